@@ -1,0 +1,1 @@
+//! How the daemon tells what it does: metrics, logs.

@@ -1,0 +1,3 @@
+pub trait Disk: Send + Sync + 'static {}
+pub struct RealDisk;
+impl Disk for RealDisk {}
