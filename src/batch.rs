@@ -7,6 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use crate::clock::Monotonic;
 use crate::trail::Stream;
 use crate::wal::Position;
 
@@ -18,9 +19,6 @@ pub struct Limits {
     /// Its file would hold more than this, uncompressed.
     pub max_bytes: u64,
 }
-
-/// Time since some fixed moment that never goes backwards.
-pub type Monotonic = Duration;
 
 /// Ascending journal positions, each kept as its distance from the one before (LEB128).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -130,12 +128,13 @@ pub struct Sealed {
     pub positions: Positions,
     /// Bytes of its events' JSON, with a comma each.
     pub json_bytes: u64,
+    /// When its oldest event was accepted.
+    pub since: Monotonic,
 }
 
 #[derive(Debug)]
 struct Open {
-    /// Tells this batch from those before and after it in the same stream.
-    opened_at: Monotonic,
+    since: Monotonic,
     first: Position,
     positions: Positions,
     json_bytes: u64,
@@ -187,7 +186,7 @@ impl Batches {
             self.by_age.insert((since, stream));
             self.by_first.insert(position);
             Open {
-                opened_at: since,
+                since,
                 first: position,
                 positions: Positions::default(),
                 json_bytes: 0,
@@ -204,7 +203,12 @@ impl Batches {
     pub fn next_due(&self) -> Option<Monotonic> {
         self.by_age
             .first()
-            .map(|(opened_at, _)| opened_at.saturating_add(self.limits.max_age))
+            .map(|(since, _)| since.saturating_add(self.limits.max_age))
+    }
+
+    /// When the oldest event in an open batch was accepted.
+    pub fn oldest(&self) -> Option<Monotonic> {
+        self.by_age.first().map(|(since, _)| *since)
     }
 
     /// Seals one batch that is due at `now`, the oldest first.
@@ -233,12 +237,12 @@ impl Batches {
 
     fn seal(&mut self, stream: &Stream) -> Option<Sealed> {
         let Open {
-            opened_at,
+            since,
             first,
             mut positions,
             json_bytes,
         } = self.open.remove(stream)?;
-        self.by_age.remove(&(opened_at, *stream));
+        self.by_age.remove(&(since, *stream));
         self.by_first.remove(&first);
         self.held_bytes -= positions.encoded.len();
         positions.encoded.shrink_to_fit();
@@ -247,6 +251,7 @@ impl Batches {
             first,
             positions,
             json_bytes,
+            since,
         })
     }
 

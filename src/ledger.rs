@@ -28,6 +28,8 @@ use crate::wal::Position;
 pub enum Entry {
     /// Intent: this batch will become the object `key`.
     Sealed(SealedBatch),
+    /// The same, said again after a checkpoint because it is not settled yet.
+    Carried(SealedBatch),
     /// Outcome: the object is in the bucket.
     Settled(Settled),
     /// What a trail remembers, instead of all entries before.
@@ -219,7 +221,7 @@ impl Entry {
     /// The ARN of the trail it speaks of.
     pub fn trail(&self) -> &str {
         match self {
-            Self::Sealed(sealed) => &sealed.trail,
+            Self::Sealed(sealed) | Self::Carried(sealed) => &sealed.trail,
             Self::Settled(settled) => &settled.trail,
             Self::Checkpoint(checkpoint) => &checkpoint.trail,
         }
@@ -275,7 +277,7 @@ pub struct TrailState {
 impl TrailState {
     pub fn apply(&mut self, entry: Entry) {
         match entry {
-            Entry::Sealed(sealed) => {
+            Entry::Sealed(sealed) | Entry::Carried(sealed) => {
                 let through = self.sealed_through.entry(sealed.stream.0).or_default();
                 *through = (*through).max(sealed.positions.last());
                 self.pending.insert(sealed.id(), sealed);
@@ -327,7 +329,7 @@ impl TrailState {
             sealed_through,
             totals: self.totals,
         };
-        let pending = self.pending.values().cloned().map(Entry::Sealed);
+        let pending = self.pending.values().cloned().map(Entry::Carried);
         std::iter::once(Entry::Checkpoint(checkpoint))
             .chain(pending)
             .collect()
@@ -348,7 +350,7 @@ impl Replay {
     pub fn take(&mut self, position: Position, frame: &[u8]) {
         match Entry::decode(frame) {
             Ok(entry) => {
-                if let Entry::Sealed(sealed) = &entry {
+                if let Entry::Sealed(sealed) | Entry::Carried(sealed) = &entry {
                     self.highest = self.highest.max(sealed.positions.last());
                 }
                 if let Entry::Checkpoint(checkpoint) = &entry {
