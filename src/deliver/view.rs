@@ -177,12 +177,12 @@ impl LegView {
         let label = TrailLabel {
             trail: leg.trail.clone(),
         };
-        metrics.routed.get_or_create(&leg);
-        metrics.delivered.get_or_create(&leg);
-        metrics.pending.get_or_create(&leg);
-        metrics.oldest_pending_seconds.get_or_create(&leg);
-        metrics.objects.get_or_create(&label);
-        metrics.object_bytes.get_or_create(&label);
+        drop(metrics.routed.get_or_create(&leg));
+        drop(metrics.delivered.get_or_create(&leg));
+        drop(metrics.pending.get_or_create(&leg));
+        drop(metrics.oldest_pending_seconds.get_or_create(&leg));
+        drop(metrics.objects.get_or_create(&label));
+        drop(metrics.object_bytes.get_or_create(&label));
         let view = Self {
             leg,
             facts: Arc::default(),
