@@ -63,7 +63,7 @@ pub use disk::{Access, Disk, DiskFile, RealDisk};
 pub use frame::{Batch, FRAME_HEADER_BYTES, MAX_PAYLOAD_BYTES, Reason};
 pub use inspect::{Inspection, Quarantined, SegmentReport, inspect};
 pub use lock::{DirLock, LockError};
-pub use reader::{Chunk, Reader};
+pub use reader::{Chunk, EachFrame, Reader};
 pub use writer::{Appending, Permit};
 
 use writer::{Parts, Shared};

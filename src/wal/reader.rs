@@ -31,6 +31,15 @@ pub struct Reader {
     files: BTreeMap<u64, Arc<dyn DiskFile>>,
 }
 
+/// Called with a position and the payload of the frame there.
+pub type EachFrame<'e> = dyn FnMut(Position, Result<&[u8], FrameError>) + 'e;
+
+/// A segment that was found, and its file.
+struct Held {
+    segment: Segment,
+    file: Arc<dyn DiskFile>,
+}
+
 /// Frames read in one go, one contiguous buffer.
 #[derive(Debug, Default)]
 pub struct Chunk {
@@ -137,25 +146,25 @@ impl Reader {
     pub fn read_each(
         &mut self,
         positions: &mut dyn Iterator<Item = Position>,
-        each: &mut dyn FnMut(Position, Result<&[u8], FrameError>),
+        each: &mut EachFrame<'_>,
     ) -> Result<(), ReadError> {
         let mut ahead = VecDeque::new();
         let mut window = Window::default();
         loop {
             let group = next_group(&mut ahead, positions);
-            let (Some(first), Some(last)) = (group.first().copied(), group.last().copied()) else {
+            let Some(last) = group.last().copied() else {
                 return Ok(());
             };
             let mut at = 0;
             while at < group.len() {
                 let position = group[at];
-                let Some((segment, file)) = self.holder(position)? else {
+                let Some(Held { segment, file }) = self.holder(position)? else {
                     each(Position(position), Err(FrameError::Missing));
                     at += 1;
                     continue;
                 };
                 let upto = last.min(segment.end()).max(position) + FRAME_GUESS_BYTES;
-                window.fill(&*file, segment, position.max(first)..upto)?;
+                window.fill(&*file, segment, position..upto)?;
                 while let Some(&position) = group.get(at) {
                     if position < segment.base || position >= segment.end() {
                         break;
@@ -169,12 +178,12 @@ impl Reader {
     }
 
     /// The segment that holds this durable position, and its file.
-    fn holder(&mut self, position: u64) -> Result<Option<(Segment, Arc<dyn DiskFile>)>, ReadError> {
+    fn holder(&mut self, position: u64) -> Result<Option<Held>, ReadError> {
         let segment = self.segment_at_or_after(position);
         let Some(segment) = segment.filter(|segment| segment.base <= position) else {
             return Ok(None);
         };
-        Ok(self.file(segment)?.map(|file| (segment, file)))
+        Ok(self.file(segment)?.map(|file| Held { segment, file }))
     }
 
     fn frame<'w>(
