@@ -5,8 +5,13 @@ use std::fmt;
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
-    File { path: String, line: Option<usize> },
-    Environment { variable: String },
+    File {
+        path: String,
+        line: Option<usize>,
+    },
+    Environment {
+        variable: String,
+    },
     /// Nowhere: the embedded default.
     Default,
 }
@@ -14,7 +19,10 @@ pub enum Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File { path, line: Some(line) } => write!(f, "{path}:{line}"),
+            Self::File {
+                path,
+                line: Some(line),
+            } => write!(f, "{path}:{line}"),
             Self::File { path, line: None } => f.write_str(path),
             Self::Environment { variable } => f.write_str(variable),
             Self::Default => f.write_str("embedded default"),

@@ -191,19 +191,35 @@ impl Config {
     pub fn embedded_default() -> Self {
         let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Self {
-            account_id: DEFAULT_ACCOUNT.parse().expect("default account: twelve digits"),
+            account_id: DEFAULT_ACCOUNT
+                .parse()
+                .expect("default account: twelve digits"),
             region: "us-east-1".parse().expect("default region: well-formed"),
             data_dir: PathBuf::from("./traild-data"),
-            listen: Listen { api: loopback(4580), ops: loopback(4581), unix: None },
-            storage: Storage { kind: StorageKind::Embedded, listen: loopback(4582) },
-            aws: Aws { endpoint_url: None, force_path_style: false, checksum: Checksum::WhenRequired },
+            listen: Listen {
+                api: loopback(4580),
+                ops: loopback(4581),
+                unix: None,
+            },
+            storage: Storage {
+                kind: StorageKind::Embedded,
+                listen: loopback(4582),
+            },
+            aws: Aws {
+                endpoint_url: None,
+                force_path_style: false,
+                checksum: Checksum::WhenRequired,
+            },
             ingest: Ingest {
                 max_body_bytes: 16 << 20,
                 max_event_bytes: 256 << 10,
                 dedup_window: 1_000_000,
                 on_full: OnFull::Reject,
             },
-            journal: Journal { max_bytes: 10 << 30, segment_bytes: 64 << 20 },
+            journal: Journal {
+                max_bytes: 10 << 30,
+                segment_bytes: 64 << 20,
+            },
             delivery: Delivery {
                 max_age: Duration::from_secs(60),
                 max_bytes: 50 << 20,
@@ -211,13 +227,19 @@ impl Config {
                 flush_on_stop: false,
                 stop_timeout: Duration::from_secs(10),
             },
-            digest: Digest { interval: Duration::from_secs(3600), key_dir: None },
+            digest: Digest {
+                interval: Duration::from_secs(3600),
+                key_dir: None,
+            },
             sinks: Sinks {
                 event_bridge_source: "traild.{service}".into(),
                 cloudwatch_max_event_bytes: 256 << 10,
                 put_events_max_bytes: 256 << 10,
             },
-            auth: Auth { mode: AuthMode::None, allow_anonymous: false },
+            auth: Auth {
+                mode: AuthMode::None,
+                allow_anonymous: false,
+            },
             inputs: Inputs::default(),
             trails: Vec::new(),
         }
@@ -225,7 +247,10 @@ impl Config {
 
     /// Where digest keys are kept.
     pub fn key_dir(&self) -> PathBuf {
-        self.digest.key_dir.clone().unwrap_or_else(|| self.data_dir.join("keys"))
+        self.digest
+            .key_dir
+            .clone()
+            .unwrap_or_else(|| self.data_dir.join("keys"))
     }
 }
 
@@ -256,7 +281,10 @@ pub struct Loaded {
 }
 
 /// Finds, reads and checks the configuration. `environment` serves `${VAR}` and `TRAILD__…`.
-pub fn load(path: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> Result<Loaded, Vec<Mistake>> {
+pub fn load(
+    path: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Loaded, Vec<Mistake>> {
     let candidates = ["./traild.toml", "/etc/traild/traild.toml"].map(Path::new);
     let (source, text) = find(path, &candidates).map_err(|mistake| vec![mistake])?;
     check(source, &text, environment)
@@ -264,7 +292,8 @@ pub fn load(path: Option<&Path>, environment: impl IntoIterator<Item = (String, 
 
 /// The environment as [`load`] takes it. Variables that are not Unicode cannot be ours.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 /// The first configuration there is. A file that is named must exist; one that exists must be readable.
@@ -287,14 +316,19 @@ fn find(named: Option<&Path>, candidates: &[&Path]) -> Result<(Source, String), 
 
 fn unreadable(path: &Path, error: &io::Error) -> Mistake {
     let hint = match error.kind() {
-        io::ErrorKind::NotFound => "name an existing file, or leave --config out to run with the embedded default",
+        io::ErrorKind::NotFound => {
+            "name an existing file, or leave --config out to run with the embedded default"
+        }
         io::ErrorKind::PermissionDenied => "let the user traild runs as read it",
         io::ErrorKind::InvalidData => "a configuration is TOML in UTF-8",
         _ => "a configuration is a TOML file",
     };
     Mistake {
         key: String::new(),
-        place: Place::File { path: path.display().to_string(), line: None },
+        place: Place::File {
+            path: path.display().to_string(),
+            line: None,
+        },
         value: None,
         problem: format!("cannot read the configuration: {error}"),
         hint: Some(hint.into()),
@@ -302,20 +336,43 @@ fn unreadable(path: &Path, error: &io::Error) -> Mistake {
 }
 
 /// Checks the text of a configuration.
-pub fn check(source: Source, text: &str, environment: impl IntoIterator<Item = (String, String)>) -> Result<Loaded, Vec<Mistake>> {
+pub fn check(
+    source: Source,
+    text: &str,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Loaded, Vec<Mistake>> {
     let environment: BTreeMap<String, String> = environment.into_iter().collect();
     let file = source.to_string();
     let mut table = tree::parse(text, &file)?;
     let findings = Findings::default();
-    tree::expand(&mut table, &environment, &mut findings.mistakes.borrow_mut());
-    tree::override_from(&mut table, &environment, &mut findings.mistakes.borrow_mut());
+    tree::expand(
+        &mut table,
+        &environment,
+        &mut findings.mistakes.borrow_mut(),
+    );
+    tree::override_from(
+        &mut table,
+        &environment,
+        &mut findings.mistakes.borrow_mut(),
+    );
     let place = match source {
-        Source::File(_) => Place::File { path: file, line: None },
+        Source::File(_) => Place::File {
+            path: file,
+            line: None,
+        },
         Source::EmbeddedDefault => Place::Default,
     };
     let config = sections::read(table, place, &findings);
     let (mistakes, warnings) = findings.into_parts();
-    if mistakes.is_empty() { Ok(Loaded { config, source, warnings }) } else { Err(mistakes) }
+    if mistakes.is_empty() {
+        Ok(Loaded {
+            config,
+            source,
+            warnings,
+        })
+    } else {
+        Err(mistakes)
+    }
 }
 
 #[cfg(test)]

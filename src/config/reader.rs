@@ -20,11 +20,17 @@ pub(super) struct Problem {
 
 impl Problem {
     pub fn new(problem: impl Into<String>) -> Self {
-        Self { problem: problem.into(), hint: None }
+        Self {
+            problem: problem.into(),
+            hint: None,
+        }
     }
 
     pub fn hint(problem: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { problem: problem.into(), hint: Some(hint.into()) }
+        Self {
+            problem: problem.into(),
+            hint: Some(hint.into()),
+        }
     }
 }
 
@@ -64,7 +70,11 @@ impl<T> At<T> {
     }
 
     pub fn warning(&self, message: impl Into<String>) -> Warning {
-        Warning { key: self.key.clone(), place: self.place.clone(), message: message.into() }
+        Warning {
+            key: self.key.clone(),
+            place: self.place.clone(),
+            message: message.into(),
+        }
     }
 
     /// Whether someone wrote it, and it is not the default.
@@ -83,15 +93,27 @@ pub(super) struct Section<'a> {
 
 impl<'a> Section<'a> {
     pub fn root(table: Table, place: Place, findings: &'a Findings) -> Self {
-        Self { path: String::new(), place, table, findings }
+        Self {
+            path: String::new(),
+            place,
+            table,
+            findings,
+        }
     }
 
     fn join(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+        if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        }
     }
 
     fn remove(&mut self, key: &str) -> Option<Item> {
-        self.findings.known.borrow_mut().insert(without_indexes(&self.join(key)));
+        self.findings
+            .known
+            .borrow_mut()
+            .insert(without_indexes(&self.join(key)));
         self.table.remove(key)
     }
 
@@ -100,22 +122,44 @@ impl<'a> Section<'a> {
         let path = self.join(key);
         let (table, place) = match self.remove(key) {
             None => (Table::new(), self.place.clone()),
-            Some(Item { value: Value::Table(table), place, .. }) => (table, place),
+            Some(Item {
+                value: Value::Table(table),
+                place,
+                ..
+            }) => (table, place),
             Some(item) => {
-                self.report(&path, &item, Problem::hint(format!("is {}, not a table", item.value.kind()), format!("write [{path}]")));
+                self.report(
+                    &path,
+                    &item,
+                    Problem::hint(
+                        format!("is {}, not a table", item.value.kind()),
+                        format!("write [{path}]"),
+                    ),
+                );
                 (Table::new(), item.place)
             }
         };
-        Section { path, place, table, findings: self.findings }
+        Section {
+            path,
+            place,
+            table,
+            findings: self.findings,
+        }
     }
 
     /// The tables of the array below `key`, empty when there is none.
     pub fn tables(&mut self, key: &str) -> Vec<Section<'a>> {
         let path = self.join(key);
-        let Some(item) = self.remove(key) else { return Vec::new() };
+        let Some(item) = self.remove(key) else {
+            return Vec::new();
+        };
         let wrong = |item: &Item| {
             let problem = format!("is {}, not an array of tables", item.value.kind());
-            self.report(&path, item, Problem::hint(problem, format!("write [[{path}]]")));
+            self.report(
+                &path,
+                item,
+                Problem::hint(problem, format!("write [[{path}]]")),
+            );
         };
         let Value::Array(items) = item.value else {
             wrong(&item);
@@ -126,7 +170,12 @@ impl<'a> Section<'a> {
             match item.value {
                 Value::Table(table) => {
                     let path = format!("{path}[{index}]");
-                    sections.push(Section { path, place: item.place, table, findings: self.findings });
+                    sections.push(Section {
+                        path,
+                        place: item.place,
+                        table,
+                        findings: self.findings,
+                    });
                 }
                 _ => wrong(&item),
             }
@@ -135,7 +184,11 @@ impl<'a> Section<'a> {
     }
 
     /// The value of `key` when it is given and sound.
-    pub fn take<T>(&mut self, key: &str, read: impl FnOnce(&Item) -> Result<T, Problem>) -> Option<At<T>> {
+    pub fn take<T>(
+        &mut self,
+        key: &str,
+        read: impl FnOnce(&Item) -> Result<T, Problem>,
+    ) -> Option<At<T>> {
         let path = self.join(key);
         let item = self.remove(key)?;
         if matches!(item.value, Value::Broken) {
@@ -143,8 +196,17 @@ impl<'a> Section<'a> {
         }
         match read(&item) {
             Ok(value) => {
-                let shown = if is_secret(&path) { String::new() } else { item.shown };
-                Some(At { value, key: path, place: item.place, shown: Some(shown) })
+                let shown = if is_secret(&path) {
+                    String::new()
+                } else {
+                    item.shown
+                };
+                Some(At {
+                    value,
+                    key: path,
+                    place: item.place,
+                    shown: Some(shown),
+                })
             }
             Err(problem) => {
                 self.report(&path, &item, problem);
@@ -154,13 +216,28 @@ impl<'a> Section<'a> {
     }
 
     /// The value of `key`, or `default` when it is not given (or not sound, which is reported).
-    pub fn take_or<T>(&mut self, key: &str, default: T, read: impl FnOnce(&Item) -> Result<T, Problem>) -> At<T> {
-        let missing = At { value: default, key: self.join(key), place: self.place.clone(), shown: None };
+    pub fn take_or<T>(
+        &mut self,
+        key: &str,
+        default: T,
+        read: impl FnOnce(&Item) -> Result<T, Problem>,
+    ) -> At<T> {
+        let missing = At {
+            value: default,
+            key: self.join(key),
+            place: self.place.clone(),
+            shown: None,
+        };
         self.take(key, read).unwrap_or(missing)
     }
 
     /// The value of a key that must be given.
-    pub fn require<T>(&mut self, key: &str, hint: &str, read: impl FnOnce(&Item) -> Result<T, Problem>) -> Option<At<T>> {
+    pub fn require<T>(
+        &mut self,
+        key: &str,
+        hint: &str,
+        read: impl FnOnce(&Item) -> Result<T, Problem>,
+    ) -> Option<At<T>> {
         if !self.table.contains_key(key) {
             self.findings.mistakes.borrow_mut().push(Mistake {
                 key: self.join(key),
@@ -184,20 +261,34 @@ impl<'a> Section<'a> {
             _ => false,
         };
         if !says_nothing {
-            self.report(&path, &item, Problem::hint("is not supported by this version of traild", hint));
+            self.report(
+                &path,
+                &item,
+                Problem::hint("is not supported by this version of traild", hint),
+            );
         }
     }
 
     fn report(&self, path: &str, item: &Item, Problem { problem, hint }: Problem) {
         let value = (!is_secret(path)).then(|| item.shown.clone());
-        let mistake = Mistake { key: path.to_owned(), place: item.place.clone(), value, problem, hint };
+        let mistake = Mistake {
+            key: path.to_owned(),
+            place: item.place.clone(),
+            value,
+            problem,
+            hint,
+        };
         self.findings.mistakes.borrow_mut().push(mistake);
     }
 
     /// Everything not asked for is unknown.
     pub fn close(self) {
         for (key, item) in self.table {
-            self.findings.unknown.borrow_mut().push(Unknown { section: self.path.clone(), key, item });
+            self.findings.unknown.borrow_mut().push(Unknown {
+                section: self.path.clone(),
+                key,
+                item,
+            });
         }
     }
 }
@@ -216,14 +307,27 @@ impl Findings {
         let known = self.known.into_inner();
         let mut mistakes = self.mistakes.into_inner();
         for Unknown { section, key, item } in self.unknown.into_inner() {
-            let path = if section.is_empty() { key.clone() } else { format!("{section}.{key}") };
+            let path = if section.is_empty() {
+                key.clone()
+            } else {
+                format!("{section}.{key}")
+            };
             let hint = meant(&known, &without_indexes(&section), &key);
             let problem = "is not a key traild knows".to_owned();
             let hint = hint.map(|meant| match &item.place {
-                Place::Environment { .. } => format!("did you mean TRAILD__{}?", meant.to_ascii_uppercase().replace('.', "__")),
+                Place::Environment { .. } => format!(
+                    "did you mean TRAILD__{}?",
+                    meant.to_ascii_uppercase().replace('.', "__")
+                ),
                 _ => format!("did you mean {meant}?"),
             });
-            mistakes.push(Mistake { key: path, place: item.place, value: None, problem, hint });
+            mistakes.push(Mistake {
+                key: path,
+                place: item.place,
+                value: None,
+                problem,
+                hint,
+            });
         }
         mistakes.sort_by(|a, b| a.place.cmp(&b.place));
         (mistakes, self.warnings.into_inner())
@@ -255,7 +359,9 @@ fn meant<'a>(known: &'a BTreeSet<String>, section: &str, key: &str) -> Option<&'
     let allowed = (key.len() / 3).clamp(1, 3);
     let normal = key.replace('-', "_").to_ascii_lowercase();
     let here = known.iter().filter(|path| split(path).0 == section);
-    let nearest = here.map(|path| (distance(&normal, split(path).1), path)).min_by_key(|(distance, _)| *distance);
+    let nearest = here
+        .map(|path| (distance(&normal, split(path).1), path))
+        .min_by_key(|(distance, _)| *distance);
     if let Some((distance, path)) = nearest
         && distance <= allowed
     {
@@ -290,18 +396,27 @@ pub(super) fn text(item: &Item) -> Result<String, Problem> {
         (Value::Text(text), _) => Ok(text.clone()),
         // TRAILD__ACCOUNT_ID=111122223333 is a number to TOML and text to us.
         (Value::Integer(_) | Value::Bool(_) | Value::Other(_), Some(raw)) => Ok(raw.clone()),
-        (other, _) => Err(Problem::hint(format!("is {}, not text", other.kind()), "put it in quotes")),
+        (other, _) => Err(Problem::hint(
+            format!("is {}, not text", other.kind()),
+            "put it in quotes",
+        )),
     }
 }
 
 /// Text that may not be empty.
 pub(super) fn filled(item: &Item) -> Result<String, Problem> {
     let text = text(item)?;
-    if text.is_empty() { Err(Problem::new("is empty")) } else { Ok(text) }
+    if text.is_empty() {
+        Err(Problem::new("is empty"))
+    } else {
+        Ok(text)
+    }
 }
 
 /// Text that keeps a rule of `names`.
-pub(super) fn named(rule: fn(&str) -> Result<(), String>) -> impl Fn(&Item) -> Result<String, Problem> {
+pub(super) fn named(
+    rule: fn(&str) -> Result<(), String>,
+) -> impl Fn(&Item) -> Result<String, Problem> {
     move |item| {
         let text = text(item)?;
         rule(&text).map_err(Problem::new)?;
@@ -310,7 +425,9 @@ pub(super) fn named(rule: fn(&str) -> Result<(), String>) -> impl Fn(&Item) -> R
 }
 
 /// As `named`, but empty text means "none".
-pub(super) fn optional(rule: fn(&str) -> Result<(), String>) -> impl Fn(&Item) -> Result<Option<String>, Problem> {
+pub(super) fn optional(
+    rule: fn(&str) -> Result<(), String>,
+) -> impl Fn(&Item) -> Result<Option<String>, Problem> {
     move |item| {
         let text = text(item)?;
         if text.is_empty() {
@@ -322,68 +439,121 @@ pub(super) fn optional(rule: fn(&str) -> Result<(), String>) -> impl Fn(&Item) -
 }
 
 /// Text that parses as a `T` whose error says what it should be.
-pub(super) fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(hint: &str) -> impl Fn(&Item) -> Result<T, Problem> {
-    move |item| text(item)?.parse().map_err(|error| Problem::hint(format!("is not sound: {error}"), hint))
+pub(super) fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(
+    hint: &str,
+) -> impl Fn(&Item) -> Result<T, Problem> {
+    move |item| {
+        text(item)?
+            .parse()
+            .map_err(|error| Problem::hint(format!("is not sound: {error}"), hint))
+    }
 }
 
 pub(super) fn truth(item: &Item) -> Result<bool, Problem> {
     match item.value {
         Value::Bool(truth) => Ok(truth),
-        _ => Err(Problem::hint(format!("is {}", item.value.kind()), "write true or false, without quotes")),
+        _ => Err(Problem::hint(
+            format!("is {}", item.value.kind()),
+            "write true or false, without quotes",
+        )),
     }
 }
 
 /// Text that is one of these words.
-pub(super) fn one_of<T: Copy>(words: &'static [(&'static str, T)]) -> impl Fn(&Item) -> Result<T, Problem> {
+pub(super) fn one_of<T: Copy>(
+    words: &'static [(&'static str, T)],
+) -> impl Fn(&Item) -> Result<T, Problem> {
     move |item| {
         let text = text(item)?;
-        let names: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+        let names: Vec<String> = words
+            .iter()
+            .map(|(word, _)| format!("\"{word}\""))
+            .collect();
         let found = words.iter().find(|(word, _)| *word == text);
-        found.map(|(_, meaning)| *meaning).ok_or_else(|| Problem::hint("is not one of the words this key takes", format!("write {}", names.join(" or "))))
+        found.map(|(_, meaning)| *meaning).ok_or_else(|| {
+            Problem::hint(
+                "is not one of the words this key takes",
+                format!("write {}", names.join(" or ")),
+            )
+        })
     }
 }
 
 pub(super) fn number(range: RangeInclusive<u64>) -> impl Fn(&Item) -> Result<u64, Problem> {
     move |item| {
-        let hint = format!("write a whole number from {} to {}", range.start(), range.end());
+        let hint = format!(
+            "write a whole number from {} to {}",
+            range.start(),
+            range.end()
+        );
         let Value::Integer(number) = item.value else {
-            return Err(Problem::hint(format!("is {}, not a number", item.value.kind()), hint));
+            return Err(Problem::hint(
+                format!("is {}, not a number", item.value.kind()),
+                hint,
+            ));
         };
-        let within = u64::try_from(number).ok().filter(|number| range.contains(number));
+        let within = u64::try_from(number)
+            .ok()
+            .filter(|number| range.contains(number));
         within.ok_or_else(|| Problem::hint("is out of range", hint))
     }
 }
 
 pub(super) fn size(range: RangeInclusive<u64>) -> impl Fn(&Item) -> Result<u64, Problem> {
     move |item| {
-        let hint = format!("write a size from {} to {}, as in \"16MiB\"", show_size(*range.start()), show_size(*range.end()));
+        let hint = format!(
+            "write a size from {} to {}, as in \"16MiB\"",
+            show_size(*range.start()),
+            show_size(*range.end())
+        );
         let bytes = match &item.value {
             Value::Integer(number) => u64::try_from(*number).ok(),
             Value::Text(text) => parse_size(text),
             _ => None,
         };
         let bytes = bytes.ok_or_else(|| Problem::hint("is not a size", &hint))?;
-        if range.contains(&bytes) { Ok(bytes) } else { Err(Problem::hint("is out of range", hint)) }
+        if range.contains(&bytes) {
+            Ok(bytes)
+        } else {
+            Err(Problem::hint("is out of range", hint))
+        }
     }
 }
 
-pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&Item) -> Result<Duration, Problem> {
+pub(super) fn duration(
+    range: RangeInclusive<Duration>,
+) -> impl Fn(&Item) -> Result<Duration, Problem> {
     move |item| {
-        let hint = format!("write a time from {} to {}, as in \"60s\"", show_duration(*range.start()), show_duration(*range.end()));
+        let hint = format!(
+            "write a time from {} to {}, as in \"60s\"",
+            show_duration(*range.start()),
+            show_duration(*range.end())
+        );
         let time = match &item.value {
             Value::Text(text) => parse_duration(text),
             _ => None,
         };
         let time = time.ok_or_else(|| Problem::hint("is not a time", &hint))?;
-        if range.contains(&time) { Ok(time) } else { Err(Problem::hint("is out of range", hint)) }
+        if range.contains(&time) {
+            Ok(time)
+        } else {
+            Err(Problem::hint("is out of range", hint))
+        }
     }
 }
 
 /// An array of texts.
 pub(super) fn texts(item: &Item) -> Result<Vec<String>, Problem> {
     match &item.value {
-        Value::Array(items) => items.iter().filter(|item| !matches!(item.value, Value::Broken)).map(text).collect(),
-        other => Err(Problem::hint(format!("is {}, not an array", other.kind()), "write [\"…\", \"…\"]")),
+        Value::Array(items) => items
+            .iter()
+            .filter(|item| !matches!(item.value, Value::Broken))
+            .map(text)
+            .collect(),
+        other => Err(Problem::hint(
+            format!("is {}, not an array", other.kind()),
+            "write [\"…\", \"…\"]",
+        )),
     }
 }
 
@@ -393,8 +563,15 @@ mod tests {
 
     #[test]
     fn a_misspelt_key_finds_its_neighbour() {
-        let known: BTreeSet<String> =
-            ["account_id", "delivery.max_age", "delivery.max_bytes", "journal.max_bytes", "trails.name"].map(String::from).into();
+        let known: BTreeSet<String> = [
+            "account_id",
+            "delivery.max_age",
+            "delivery.max_bytes",
+            "journal.max_bytes",
+            "trails.name",
+        ]
+        .map(String::from)
+        .into();
         let table = [
             ("delivery", "max_aeg", Some("delivery.max_age")),
             ("delivery", "max-age", Some("delivery.max_age")),
@@ -405,7 +582,11 @@ mod tests {
             ("delivery", "colour", None),
         ];
         for (section, key, expected) in table {
-            assert_eq!(meant(&known, section, key).map(String::as_str), expected, "{section}.{key}");
+            assert_eq!(
+                meant(&known, section, key).map(String::as_str),
+                expected,
+                "{section}.{key}"
+            );
         }
         assert_eq!(without_indexes("trails[12].name"), "trails.name");
     }

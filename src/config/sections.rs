@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::mistake::{Mistake, Place};
 use super::names;
 use super::reader::{
-    At, Findings, Problem, Section, duration, filled, named, number, one_of, optional, parsed, size, text, texts, truth,
+    At, Findings, Problem, Section, duration, filled, named, number, one_of, optional, parsed,
+    size, text, texts, truth,
 };
 use super::tree::{Item, Table};
 use super::*;
@@ -20,8 +21,16 @@ const TIB: u64 = 1 << 40;
 pub(super) fn read(table: Table, place: Place, findings: &Findings) -> Config {
     let default = Config::embedded_default();
     let mut root = Section::root(table, place, findings);
-    let account = root.take_or("account_id", default.account_id, parsed("write it in quotes, as in \"111122223333\""));
-    let region = root.take_or("region", default.region, parsed("as in \"us-east-1\"; invented regions are fine"));
+    let account = root.take_or(
+        "account_id",
+        default.account_id,
+        parsed("write it in quotes, as in \"111122223333\""),
+    );
+    let region = root.take_or(
+        "region",
+        default.region,
+        parsed("as in \"us-east-1\"; invented regions are fine"),
+    );
     let data_dir = root.take_or("data_dir", default.data_dir, path);
     let (listen, api) = read_listen(root.section("listen"), default.listen);
     let (storage, store) = read_storage(root.section("storage"), default.storage);
@@ -52,9 +61,17 @@ pub(super) fn read(table: Table, place: Place, findings: &Findings) -> Config {
         }
     }
     if !auth.allow_anonymous {
-        refuse_anonymous(&api, "whoever reaches it could write audit events", findings);
+        refuse_anonymous(
+            &api,
+            "whoever reaches it could write audit events",
+            findings,
+        );
         if storage.kind == StorageKind::Embedded {
-            refuse_anonymous(&store, "whoever reaches it could read and write the buckets", findings);
+            refuse_anonymous(
+                &store,
+                "whoever reaches it could read and write the buckets",
+                findings,
+            );
         }
     }
     refuse_shared_addresses(&listen, &storage, findings);
@@ -81,9 +98,19 @@ fn read_listen(mut section: Section<'_>, default: Listen) -> (Listen, At<SocketA
     let api = section.take_or("api", default.api, address);
     let ops = section.take_or("ops", default.ops, address);
     let unix = section.take("unix", socket_path).and_then(|at| at.value);
-    section.unsupported("tls", "put a proxy that terminates TLS in front of the api listener");
+    section.unsupported(
+        "tls",
+        "put a proxy that terminates TLS in front of the api listener",
+    );
     section.close();
-    (Listen { api: api.value, ops: ops.value, unix }, api)
+    (
+        Listen {
+            api: api.value,
+            ops: ops.value,
+            unix,
+        },
+        api,
+    )
 }
 
 fn read_storage(mut section: Section<'_>, default: Storage) -> (Storage, At<SocketAddr>) {
@@ -91,16 +118,28 @@ fn read_storage(mut section: Section<'_>, default: Storage) -> (Storage, At<Sock
     let kind = section.take_or("kind", default.kind, one_of(kinds));
     let listen = section.take_or("listen", default.listen, address);
     section.close();
-    (Storage { kind: kind.value, listen: listen.value }, listen)
+    (
+        Storage {
+            kind: kind.value,
+            listen: listen.value,
+        },
+        listen,
+    )
 }
 
 fn read_aws(mut section: Section<'_>, default: Aws, storage: &Storage, findings: &Findings) -> Aws {
     let endpoint_url = section.take("endpoint_url", endpoint);
     let force_path_style = section.take_or("force_path_style", default.force_path_style, truth);
-    let words = &[("when_required", Checksum::WhenRequired), ("when_supported", Checksum::WhenSupported)];
+    let words = &[
+        ("when_required", Checksum::WhenRequired),
+        ("when_supported", Checksum::WhenSupported),
+    ];
     let checksum = section.take_or("checksum", default.checksum, one_of(words));
     section.close();
-    if let Some(url) = endpoint_url.as_ref().filter(|url| url.value.is_some() && storage.kind == StorageKind::Embedded) {
+    if let Some(url) = endpoint_url
+        .as_ref()
+        .filter(|url| url.value.is_some() && storage.kind == StorageKind::Embedded)
+    {
         findings.warn(url.warning("is not used for log files while storage.kind is \"embedded\""));
     }
     Aws {
@@ -111,10 +150,26 @@ fn read_aws(mut section: Section<'_>, default: Aws, storage: &Storage, findings:
 }
 
 fn read_ingest(mut section: Section<'_>, default: Ingest, findings: &Findings) -> Ingest {
-    let max_body_bytes = section.take_or("max_body_bytes", default.max_body_bytes, size(1024..=1024 * MIB));
-    let max_event_bytes = section.take_or("max_event_bytes", default.max_event_bytes, size(1024..=16 * MIB));
-    let dedup_window = section.take_or("dedup_window", default.dedup_window as u64, number(0..=100_000_000));
-    let on_full = section.take_or("on_full", default.on_full, one_of(&[("reject", OnFull::Reject)]));
+    let max_body_bytes = section.take_or(
+        "max_body_bytes",
+        default.max_body_bytes,
+        size(1024..=1024 * MIB),
+    );
+    let max_event_bytes = section.take_or(
+        "max_event_bytes",
+        default.max_event_bytes,
+        size(1024..=16 * MIB),
+    );
+    let dedup_window = section.take_or(
+        "dedup_window",
+        default.dedup_window as u64,
+        number(0..=100_000_000),
+    );
+    let on_full = section.take_or(
+        "on_full",
+        default.on_full,
+        one_of(&[("reject", OnFull::Reject)]),
+    );
     section.close();
     if max_event_bytes.value > max_body_bytes.value {
         findings.mistake(at_fault(&max_event_bytes, &max_body_bytes).mistake(
@@ -136,7 +191,11 @@ fn read_ingest(mut section: Section<'_>, default: Ingest, findings: &Findings) -
 
 fn read_journal(mut section: Section<'_>, default: Journal, findings: &Findings) -> Journal {
     let max_bytes = section.take_or("max_bytes", default.max_bytes, size(64 * 1024..=1024 * TIB));
-    let segment_bytes = section.take_or("segment_bytes", default.segment_bytes, size(4 * 1024..=4096 * MIB));
+    let segment_bytes = section.take_or(
+        "segment_bytes",
+        default.segment_bytes,
+        size(4 * 1024..=4096 * MIB),
+    );
     section.close();
     if segment_bytes.value > max_bytes.value {
         findings.mistake(at_fault(&segment_bytes, &max_bytes).mistake(
@@ -148,7 +207,10 @@ fn read_journal(mut section: Section<'_>, default: Journal, findings: &Findings)
             "the journal is freed segment by segment: lower journal.segment_bytes or raise journal.max_bytes",
         ));
     }
-    Journal { max_bytes: max_bytes.value, segment_bytes: segment_bytes.value }
+    Journal {
+        max_bytes: max_bytes.value,
+        segment_bytes: segment_bytes.value,
+    }
 }
 
 /// Of two values that do not go together, the one somebody wrote.
@@ -180,14 +242,25 @@ fn read_digest(mut section: Section<'_>, default: Digest) -> Digest {
     let key_dir = section.take("key_dir", path);
     section.unsupported("kms_key_id", "leave it out");
     section.close();
-    Digest { interval: interval.value, key_dir: key_dir.map(|at| at.value) }
+    Digest {
+        interval: interval.value,
+        key_dir: key_dir.map(|at| at.value),
+    }
 }
 
 fn read_sinks(mut section: Section<'_>, default: Sinks) -> Sinks {
     let sizes = || size(1024..=MIB);
     let source = section.take_or("event_bridge_source", default.event_bridge_source, filled);
-    let cloudwatch = section.take_or("cloudwatch_max_event_bytes", default.cloudwatch_max_event_bytes, sizes());
-    let put_events = section.take_or("put_events_max_bytes", default.put_events_max_bytes, sizes());
+    let cloudwatch = section.take_or(
+        "cloudwatch_max_event_bytes",
+        default.cloudwatch_max_event_bytes,
+        sizes(),
+    );
+    let put_events = section.take_or(
+        "put_events_max_bytes",
+        default.put_events_max_bytes,
+        sizes(),
+    );
     section.close();
     Sinks {
         event_bridge_source: source.value,
@@ -206,9 +279,15 @@ fn read_auth(mut section: Section<'_>, default: Auth) -> Auth {
         _ => Err(Problem::hint("is not one of the words this key takes", "write \"none\"")),
     });
     let allow_anonymous = section.take_or("allow_anonymous", default.allow_anonymous, truth);
-    section.unsupported("credentials", "leave the credentials out; with mode \"none\" they would not be asked for");
+    section.unsupported(
+        "credentials",
+        "leave the credentials out; with mode \"none\" they would not be asked for",
+    );
     section.close();
-    Auth { mode: mode.value, allow_anonymous: allow_anonymous.value }
+    Auth {
+        mode: mode.value,
+        allow_anonymous: allow_anonymous.value,
+    }
 }
 
 fn refuse_anonymous(listener: &At<SocketAddr>, because: &str, findings: &Findings) {
@@ -250,7 +329,10 @@ fn read_inputs(mut section: Section<'_>) -> Inputs {
             let path = filled(item)?;
             match glob::Pattern::new(&path) {
                 Ok(_) => Ok(path),
-                Err(error) => Err(Problem::new(format!("is not a sound pattern: {} at character {}", error.msg, error.pos))),
+                Err(error) => Err(Problem::new(format!(
+                    "is not a sound pattern: {} at character {}",
+                    error.msg, error.pos
+                ))),
             }
         });
         input.close();
@@ -264,11 +346,19 @@ fn read_trails(sections: Vec<Section<'_>>, findings: &Findings) -> Vec<TrailConf
     let mut seen: BTreeMap<String, String> = BTreeMap::new();
     let mut trails = Vec::new();
     for section in sections {
-        let Some((name, trail)) = read_trail(section, findings) else { continue };
+        let Some((name, trail)) = read_trail(section, findings) else {
+            continue;
+        };
         match seen.get(&trail.name) {
-            Some(first) => findings.mistake(name.mistake(format!("is also the name of {first}"), "give each trail a name of its own")),
+            Some(first) => findings.mistake(name.mistake(
+                format!("is also the name of {first}"),
+                "give each trail a name of its own",
+            )),
             None => {
-                seen.insert(trail.name.clone(), name.key.trim_end_matches(".name").to_owned());
+                seen.insert(
+                    trail.name.clone(),
+                    name.key.trim_end_matches(".name").to_owned(),
+                );
                 trails.push(trail);
             }
         }
@@ -278,12 +368,20 @@ fn read_trails(sections: Vec<Section<'_>>, findings: &Findings) -> Vec<TrailConf
 
 fn read_trail(mut section: Section<'_>, findings: &Findings) -> Option<(At<String>, TrailConfig)> {
     let later = "is not delivered by this version of traild; log files are";
-    let name = section.require("name", "every trail has a name, as in name = \"main\"", named(names::trail_name));
+    let name = section.require(
+        "name",
+        "every trail has a name, as in name = \"main\"",
+        named(names::trail_name),
+    );
     let bucket_hint = "name the bucket, as in s3_bucket_name = \"audit-logs\"";
     let bucket = section.require("s3_bucket_name", bucket_hint, named(names::bucket));
     let prefix = section.take_or("s3_key_prefix", String::new(), named(names::key_prefix));
     let topic = section.take_or("sns_topic_arn", None, optional(names::topic_arn));
-    let log_group = section.take_or("cloud_watch_logs_log_group_arn", None, optional(names::log_group_arn));
+    let log_group = section.take_or(
+        "cloud_watch_logs_log_group_arn",
+        None,
+        optional(names::log_group_arn),
+    );
     let role = section.take_or("cloud_watch_logs_role_arn", None, optional(names::role_arn));
     let bus = section.take_or("event_bus", None, optional(names::event_bus));
     for destination in [&topic, &log_group, &role, &bus] {
@@ -300,13 +398,26 @@ fn read_trail(mut section: Section<'_>, findings: &Findings) -> Option<(At<Strin
         ));
     }
     let organization = section.take_or("is_organization_trail", false, truth);
-    let organization_id = section.take_or("organization_id", None, optional(names::organization_id));
-    let accounts = section.take_or("organization_accounts", OrganizationAccounts::All, organization_accounts);
+    let organization_id =
+        section.take_or("organization_id", None, optional(names::organization_id));
+    let accounts = section.take_or(
+        "organization_accounts",
+        OrganizationAccounts::All,
+        organization_accounts,
+    );
     if organization.value && organization_id.value.is_none() && !organization_id.is_given() {
-        findings.mistake(organization.mistake("needs an organization_id", "add organization_id = \"o-exampleorgid\""));
+        findings.mistake(organization.mistake(
+            "needs an organization_id",
+            "add organization_id = \"o-exampleorgid\"",
+        ));
     }
     if !organization.value {
-        let given = [organization_id.is_given().then(|| organization_id.warning("")), accounts.is_given().then(|| accounts.warning(""))];
+        let given = [
+            organization_id
+                .is_given()
+                .then(|| organization_id.warning("")),
+            accounts.is_given().then(|| accounts.warning("")),
+        ];
         for mut warning in given.into_iter().flatten() {
             warning.message = "has no effect while is_organization_trail is false".into();
             findings.warn(warning);
@@ -314,7 +425,10 @@ fn read_trail(mut section: Section<'_>, findings: &Findings) -> Option<(At<Strin
     }
     let validation = section.take_or("enable_log_file_validation", true, truth);
     if validation.is_given() && validation.value {
-        findings.warn(validation.warning("digest files are not delivered by this version of traild; log files are"));
+        findings
+            .warn(validation.warning(
+                "digest files are not delivered by this version of traild; log files are",
+            ));
     }
     let kms_key = section.take_or("kms_key_id", None, optional(names::kms_key));
     let no_selectors = "leave it out: the trail records all events of its accounts and regions";
@@ -346,13 +460,21 @@ fn organization_accounts(item: &Item) -> Result<OrganizationAccounts, Problem> {
     let mut accounts = BTreeSet::new();
     let given = texts(item)?;
     if given.is_empty() {
-        return Err(Problem::hint("is empty, so the trail would record nothing", hint));
+        return Err(Problem::hint(
+            "is empty, so the trail would record nothing",
+            hint,
+        ));
     }
     for account in &given {
         if account == "*" {
             return Ok(OrganizationAccounts::All);
         }
-        let account = account.parse().map_err(|_| Problem::hint(format!("holds \"{account}\", which is not an account"), hint))?;
+        let account = account.parse().map_err(|_| {
+            Problem::hint(
+                format!("holds \"{account}\", which is not an account"),
+                hint,
+            )
+        })?;
         accounts.insert(account);
     }
     Ok(OrganizationAccounts::Only(accounts))
@@ -363,7 +485,9 @@ fn address(item: &Item) -> Result<SocketAddr, Problem> {
     text.parse().map_err(|_| {
         let hint = match text.rsplit_once(':') {
             Some(("localhost", port)) => format!("write \"127.0.0.1:{port}\""),
-            Some(("", port)) => format!("write \"127.0.0.1:{port}\", or \"0.0.0.0:{port}\" for all interfaces"),
+            Some(("", port)) => {
+                format!("write \"127.0.0.1:{port}\", or \"0.0.0.0:{port}\" for all interfaces")
+            }
             _ => "write an IP address and a port, as in \"127.0.0.1:4580\"".into(),
         };
         Problem::hint("is not an address to listen on", hint)
@@ -378,7 +502,13 @@ fn path(item: &Item) -> Result<PathBuf, Problem> {
 fn socket_path(item: &Item) -> Result<Option<PathBuf>, Problem> {
     let text = text(item)?;
     if text.len() > 107 {
-        return Err(Problem::hint(format!("is {} bytes long, a unix socket's path has at most 107", text.len()), "choose a shorter path"));
+        return Err(Problem::hint(
+            format!(
+                "is {} bytes long, a unix socket's path has at most 107",
+                text.len()
+            ),
+            "choose a shorter path",
+        ));
     }
     Ok((!text.is_empty()).then(|| PathBuf::from(text)))
 }
@@ -388,6 +518,15 @@ fn endpoint(item: &Item) -> Result<Option<String>, Problem> {
     if text.is_empty() {
         return Ok(None);
     }
-    let sound = text.parse::<http::Uri>().is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
-    if sound { Ok(Some(text)) } else { Err(Problem::hint("is not an http or https URL", "as in \"http://127.0.0.1:4566\"")) }
+    let sound = text.parse::<http::Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
+    });
+    if sound {
+        Ok(Some(text))
+    } else {
+        Err(Problem::hint(
+            "is not an http or https URL",
+            "as in \"http://127.0.0.1:4566\"",
+        ))
+    }
 }

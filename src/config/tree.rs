@@ -74,12 +74,22 @@ struct Source<'a> {
 
 impl Source<'_> {
     fn place(&self, span: Range<usize>) -> Place {
-        let before = self.text.as_bytes().get(..span.start).unwrap_or(self.text.as_bytes());
-        Place::File { path: self.file.into(), line: Some(1 + memchr::memchr_iter(b'\n', before).count()) }
+        let before = self
+            .text
+            .as_bytes()
+            .get(..span.start)
+            .unwrap_or(self.text.as_bytes());
+        Place::File {
+            path: self.file.into(),
+            line: Some(1 + memchr::memchr_iter(b'\n', before).count()),
+        }
     }
 
     fn table(&self, table: &DeTable<'_>) -> Table {
-        table.iter().map(|(key, value)| (key.get_ref().to_string(), self.item(value, key.span()))).collect()
+        table
+            .iter()
+            .map(|(key, value)| (key.get_ref().to_string(), self.item(value, key.span())))
+            .collect()
     }
 
     /// `name` is the span of the key that holds the value: a table's own span would be its header's or nothing.
@@ -87,17 +97,28 @@ impl Source<'_> {
         let written = self.text.get(value.span()).unwrap_or_default();
         let inner = match value.get_ref() {
             DeValue::String(text) => Value::Text(text.to_string()),
-            DeValue::Integer(digits) => match i128::from_str_radix(digits.as_str(), digits.radix()) {
+            DeValue::Integer(digits) => match i128::from_str_radix(digits.as_str(), digits.radix())
+            {
                 Ok(number) => Value::Integer(number),
                 Err(_) => Value::Other("a number too large"),
             },
             DeValue::Float(_) => Value::Other("a fraction"),
             DeValue::Boolean(truth) => Value::Bool(*truth),
             DeValue::Datetime(_) => Value::Other("a date"),
-            DeValue::Array(items) => Value::Array(items.iter().map(|item| self.item(item, item.span())).collect()),
+            DeValue::Array(items) => Value::Array(
+                items
+                    .iter()
+                    .map(|item| self.item(item, item.span()))
+                    .collect(),
+            ),
             DeValue::Table(table) => Value::Table(self.table(table)),
         };
-        Item { value: inner, place: self.place(name), shown: shorten(written), raw: None }
+        Item {
+            value: inner,
+            place: self.place(name),
+            shown: shorten(written),
+            raw: None,
+        }
     }
 }
 
@@ -105,24 +126,43 @@ impl Source<'_> {
 fn shorten(written: &str) -> String {
     let line = written.lines().next().unwrap_or_default();
     let short: String = line.chars().take(60).collect();
-    if short.len() < written.len() { format!("{short}…") } else { short }
+    if short.len() < written.len() {
+        format!("{short}…")
+    } else {
+        short
+    }
 }
 
 const OVERRIDE: &str = "TRAILD__";
 
 /// Lays `TRAILD__SECTION__KEY` variables over the tree. Shorter names come first, so that a key can refine a table given whole.
-pub(super) fn override_from(table: &mut Table, environment: &BTreeMap<String, String>, mistakes: &mut Vec<Mistake>) {
+pub(super) fn override_from(
+    table: &mut Table,
+    environment: &BTreeMap<String, String>,
+    mistakes: &mut Vec<Mistake>,
+) {
     let mut overrides: Vec<(&String, Vec<String>, &String)> = environment
         .iter()
         .filter_map(|(name, value)| {
             let path = name.strip_prefix(OVERRIDE)?;
-            Some((name, path.split("__").map(str::to_ascii_lowercase).collect(), value))
+            Some((
+                name,
+                path.split("__").map(str::to_ascii_lowercase).collect(),
+                value,
+            ))
         })
         .collect();
     overrides.sort_by_key(|(_, path, _)| path.len());
     for (variable, path, value) in overrides {
-        let place = Place::Environment { variable: variable.clone() };
-        let item = Item { value: environment_value(value, &place), place: place.clone(), shown: shorten(value), raw: Some(value.clone()) };
+        let place = Place::Environment {
+            variable: variable.clone(),
+        };
+        let item = Item {
+            value: environment_value(value, &place),
+            place: place.clone(),
+            shown: shorten(value),
+            raw: Some(value.clone()),
+        };
         if let Err(problem) = insert(table, &path, item) {
             mistakes.push(Mistake {
                 key: path.join("."),
@@ -149,10 +189,16 @@ fn replaced(mut item: Item, place: &Place) -> Item {
     item.place = place.clone();
     match &mut item.value {
         Value::Array(items) => {
-            *items = std::mem::take(items).into_iter().map(|inner| replaced(inner, place)).collect();
+            *items = std::mem::take(items)
+                .into_iter()
+                .map(|inner| replaced(inner, place))
+                .collect();
         }
         Value::Table(table) => {
-            *table = std::mem::take(table).into_iter().map(|(key, inner)| (key, replaced(inner, place))).collect();
+            *table = std::mem::take(table)
+                .into_iter()
+                .map(|(key, inner)| (key, replaced(inner, place)))
+                .collect();
         }
         _ => {}
     }
@@ -160,7 +206,9 @@ fn replaced(mut item: Item, place: &Place) -> Item {
 }
 
 fn insert(table: &mut Table, path: &[String], item: Item) -> Result<(), String> {
-    let Some((key, rest)) = path.split_first() else { return Ok(()) };
+    let Some((key, rest)) = path.split_first() else {
+        return Ok(());
+    };
     if key.is_empty() {
         return Err("has an empty name between its underscores".into());
     }
@@ -176,18 +224,30 @@ fn insert(table: &mut Table, path: &[String], item: Item) -> Result<(), String> 
     });
     match &mut inner.value {
         Value::Table(below) => insert(below, rest, item),
-        other => Err(format!("'{key}' is {}, it has no keys to set", other.kind())),
+        other => Err(format!(
+            "'{key}' is {}, it has no keys to set",
+            other.kind()
+        )),
     }
 }
 
 /// Expands `${VAR}` in every string of the file. `$${` stands for `${`; a `$` before anything else is itself.
-pub(super) fn expand(table: &mut Table, environment: &BTreeMap<String, String>, mistakes: &mut Vec<Mistake>) {
+pub(super) fn expand(
+    table: &mut Table,
+    environment: &BTreeMap<String, String>,
+    mistakes: &mut Vec<Mistake>,
+) {
     for (key, item) in table {
         expand_item(item, key, environment, mistakes);
     }
 }
 
-fn expand_item(item: &mut Item, path: &str, environment: &BTreeMap<String, String>, mistakes: &mut Vec<Mistake>) {
+fn expand_item(
+    item: &mut Item,
+    path: &str,
+    environment: &BTreeMap<String, String>,
+    mistakes: &mut Vec<Mistake>,
+) {
     match &mut item.value {
         // What came from the environment has been through a shell already.
         _ if item.raw.is_some() => {}
@@ -218,7 +278,10 @@ fn expand_item(item: &mut Item, path: &str, environment: &BTreeMap<String, Strin
     }
 }
 
-fn expanded(text: &str, environment: &BTreeMap<String, String>) -> Result<String, (String, String)> {
+fn expanded(
+    text: &str,
+    environment: &BTreeMap<String, String>,
+) -> Result<String, (String, String)> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("${") {
@@ -230,16 +293,24 @@ fn expanded(text: &str, environment: &BTreeMap<String, String>) -> Result<String
         }
         out.push_str(&rest[..at]);
         let named = &rest[at + 2..];
-        let end = named.find('}').ok_or_else(|| ("has '${' without '}'".to_owned(), LITERAL.to_owned()))?;
+        let end = named
+            .find('}')
+            .ok_or_else(|| ("has '${' without '}'".to_owned(), LITERAL.to_owned()))?;
         let name = &named[..end];
         let well_formed = !name.is_empty()
             && !name.starts_with(|c: char| c.is_ascii_digit())
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         if !well_formed {
-            return Err((format!("'{name}' is not the name of an environment variable"), LITERAL.to_owned()));
+            return Err((
+                format!("'{name}' is not the name of an environment variable"),
+                LITERAL.to_owned(),
+            ));
         }
         let value = environment.get(name).ok_or_else(|| {
-            (format!("the environment variable {name} is not set"), format!("set {name}, or write $${{ for a literal ${{"))
+            (
+                format!("the environment variable {name} is not set"),
+                format!("set {name}, or write $${{ for a literal ${{"),
+            )
         })?;
         out.push_str(value);
         rest = &named[end + 1..];
@@ -256,7 +327,10 @@ mod tests {
 
     #[test]
     fn variables_are_expanded_and_escaped() {
-        let environment = BTreeMap::from([("A".to_owned(), "x".to_owned()), ("B_2".to_owned(), "${A}".to_owned())]);
+        let environment = BTreeMap::from([
+            ("A".to_owned(), "x".to_owned()),
+            ("B_2".to_owned(), "${A}".to_owned()),
+        ]);
         let table = [
             ("", Ok("")),
             ("plain $ and $A", Ok("plain $ and $A")),

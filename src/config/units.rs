@@ -17,20 +17,32 @@ const SIZE_UNITS: [(&str, u64); 9] = [
 /// Bytes: a whole number and one of B, kB, MB, GB, TB (powers of 1000) or KiB, MiB, GiB, TiB (powers of 1024), in either case.
 pub fn parse_size(text: &str) -> Option<u64> {
     let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '_')
+        .unwrap_or(text.len());
     let amount = parse_amount(&text[..digits])?;
     let unit = text[digits..].trim_start();
     if unit.is_empty() {
         return Some(amount);
     }
-    let (_, factor) = SIZE_UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?;
+    let (_, factor) = SIZE_UNITS
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(unit))?;
     amount.checked_mul(*factor)
 }
 
 /// A size in the largest unit that shows it exactly.
 pub fn show_size(bytes: u64) -> String {
-    let units = [("TiB", 1_u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    match units.iter().find(|(_, size)| bytes >= *size && bytes % size == 0) {
+    let units = [
+        ("TiB", 1_u64 << 40),
+        ("GiB", 1 << 30),
+        ("MiB", 1 << 20),
+        ("KiB", 1 << 10),
+    ];
+    match units
+        .iter()
+        .find(|(_, size)| bytes >= *size && bytes % size == 0)
+    {
         Some((name, size)) => format!("{}{name}", bytes / size),
         None => format!("{bytes}"),
     }
@@ -47,7 +59,9 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '_')?;
         let amount = parse_amount(&rest[..digits])?;
         rest = &rest[digits..];
-        let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+        let letters = rest
+            .find(|c: char| !c.is_ascii_alphabetic())
+            .unwrap_or(rest.len());
         let part = match &rest[..letters] {
             "ms" => Duration::from_millis(amount),
             "s" => Duration::from_secs(amount),
@@ -65,8 +79,16 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 /// A time in the largest unit that shows it exactly.
 pub fn show_duration(time: Duration) -> String {
     let millis = time.as_millis();
-    let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
-    match units.iter().find(|(_, size)| millis >= *size && millis % size == 0) {
+    let units = [
+        ("d", 86_400_000),
+        ("h", 3_600_000),
+        ("m", 60_000),
+        ("s", 1_000),
+    ];
+    match units
+        .iter()
+        .find(|(_, size)| millis >= *size && millis % size == 0)
+    {
         Some((name, size)) => format!("{}{name}", millis / size),
         None => format!("{millis}ms"),
     }

@@ -37,7 +37,10 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => write!(f, "{address}"),
-            Self::Unix { pid: Some(pid), uid } => write!(f, "unix:pid={pid},uid={uid}"),
+            Self::Unix {
+                pid: Some(pid),
+                uid,
+            } => write!(f, "unix:pid={pid},uid={uid}"),
             Self::Unix { pid: None, uid } => write!(f, "unix:uid={uid}"),
         }
     }
@@ -46,10 +49,17 @@ impl fmt::Display for Peer {
 /// Why a listener could not be had, with the key that asked for it.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    #[error("cannot listen on {address} ({key}): the address is in use\n  hint: is another traild running? stop it, or set {key} to a free address")]
+    #[error(
+        "cannot listen on {address} ({key}): the address is in use\n  hint: is another traild running? stop it, or set {key} to a free address"
+    )]
     InUse { key: &'static str, address: String },
     #[error("cannot listen on {address} ({key}): {source}\n  hint: {hint}")]
-    Io { key: &'static str, address: String, hint: &'static str, source: io::Error },
+    Io {
+        key: &'static str,
+        address: String,
+        hint: &'static str,
+        source: io::Error,
+    },
 }
 
 impl BindError {
@@ -57,11 +67,18 @@ impl BindError {
         let hint = match source.kind() {
             io::ErrorKind::AddrInUse => return Self::InUse { key, address },
             io::ErrorKind::AddrNotAvailable => "the address is none of this machine's",
-            io::ErrorKind::PermissionDenied => "choose a port above 1023 or a directory this user may write to",
+            io::ErrorKind::PermissionDenied => {
+                "choose a port above 1023 or a directory this user may write to"
+            }
             io::ErrorKind::NotFound => "create the directory of the socket first",
             _ => "choose another address",
         };
-        Self::Io { key, address, hint, source }
+        Self::Io {
+            key,
+            address,
+            hint,
+            source,
+        }
     }
 }
 
@@ -77,7 +94,9 @@ impl Listener {
     pub async fn bind_tcp(key: &'static str, address: SocketAddr) -> Result<Self, BindError> {
         // Tokio sets SO_REUSEADDR, so that a restart need not wait for old connections to be forgotten.
         let bound = TcpListener::bind(address).await;
-        bound.map(Self::Tcp).map_err(|error| BindError::new(key, address.to_string(), error))
+        bound
+            .map(Self::Tcp)
+            .map_err(|error| BindError::new(key, address.to_string(), error))
     }
 
     /// Owner and group may connect (mode 0660). A socket left behind by a dead process is replaced, one in use is not.
@@ -109,7 +128,13 @@ impl Listener {
             Self::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
                 let credentials = stream.peer_cred()?;
-                Ok((Stream::Unix(stream), Peer::Unix { pid: credentials.pid(), uid: credentials.uid() }))
+                Ok((
+                    Stream::Unix(stream),
+                    Peer::Unix {
+                        pid: credentials.pid(),
+                        uid: credentials.uid(),
+                    },
+                ))
             }
         }
     }
@@ -134,7 +159,9 @@ async fn remove_stale(path: &Path) -> io::Result<()> {
         _ => return Ok(()),
     }
     match UnixStream::connect(path).await {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path)
+        }
         _ => Ok(()),
     }
 }
@@ -156,7 +183,11 @@ pub(super) enum Stream {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
@@ -165,14 +196,22 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),

@@ -33,8 +33,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-pub use listener::{BindError, Listener, Peer};
 use listener::Stream;
+pub use listener::{BindError, Listener, Peer};
 
 /// What a listener bears.
 #[derive(Debug, Clone)]
@@ -110,14 +110,26 @@ where
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Takes a slot first, so that over the cap nothing is accepted.
-async fn accept(listener: &Listener, slots: &Arc<Semaphore>) -> std::io::Result<(Stream, Peer, OwnedSemaphorePermit)> {
-    let slot = slots.clone().acquire_owned().await.expect("slots: the semaphore is never closed");
+async fn accept(
+    listener: &Listener,
+    slots: &Arc<Semaphore>,
+) -> std::io::Result<(Stream, Peer, OwnedSemaphorePermit)> {
+    let slot = slots
+        .clone()
+        .acquire_owned()
+        .await
+        .expect("slots: the semaphore is never closed");
     let (stream, peer) = listener.accept().await?;
     Ok((stream, peer, slot))
 }
 
-async fn connection<H, F, B>(stream: Stream, peer: Peer, handler: H, limits: Limits, stop: CancellationToken)
-where
+async fn connection<H, F, B>(
+    stream: Stream,
+    peer: Peer,
+    handler: H,
+    limits: Limits,
+    stop: CancellationToken,
+) where
     H: Fn(Request<Incoming>, Peer) -> F,
     F: Future<Output = Response<B>>,
     B: Body<Data = Bytes> + Send + 'static,
@@ -155,7 +167,10 @@ async fn drain(mut connections: JoinSet<()>, patience: Duration) {
             Err(_) => break,
         }
     }
-    warn!(connections = connections.len(), "requests were still in flight at the end of the drain, dropping them");
+    warn!(
+        connections = connections.len(),
+        "requests were still in flight at the end of the drain, dropping them"
+    );
     connections.shutdown().await;
 }
 
@@ -177,7 +192,9 @@ struct Share(Option<(PerIp, IpAddr)>);
 impl PerIp {
     /// Nothing when the address has its fill. Unix sockets are not counted: who may connect is decided by the file's mode.
     fn take(&self, peer: Peer, limit: usize) -> Option<Share> {
-        let Peer::Tcp(address) = peer else { return Some(Share(None)) };
+        let Peer::Tcp(address) = peer else {
+            return Some(Share(None));
+        };
         let ip = address.ip();
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(ip).or_insert(0);
@@ -191,7 +208,9 @@ impl PerIp {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let Some((per_ip, ip)) = self.0.take() else { return };
+        let Some((per_ip, ip)) = self.0.take() else {
+            return;
+        };
         let mut open = per_ip.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = open.get_mut(&ip) {
             *count -= 1;

@@ -36,7 +36,10 @@ pub struct Ops {
 impl Ops {
     pub fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
         if method != Method::GET && method != Method::HEAD {
-            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here\n".into());
+            return text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "only GET and HEAD are answered here\n".into(),
+            );
         }
         match path {
             "/livez" => verdict((self.illness)()),
@@ -47,10 +50,16 @@ impl Ops {
             "/metrics" => {
                 (self.refresh)();
                 let mut answer = text(StatusCode::OK, self.metrics.encode());
-                answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(crate::telemetry::metrics::CONTENT_TYPE));
+                answer.headers_mut().insert(
+                    header::CONTENT_TYPE,
+                    header::HeaderValue::from_static(crate::telemetry::metrics::CONTENT_TYPE),
+                );
                 answer
             }
-            _ => text(StatusCode::NOT_FOUND, "ask /livez, /readyz or /metrics\n".into()),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "ask /livez, /readyz or /metrics\n".into(),
+            ),
         }
     }
 }
@@ -65,6 +74,9 @@ fn verdict(reason: Option<String>) -> Response<Full<Bytes>> {
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     response
 }

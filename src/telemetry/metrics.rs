@@ -19,7 +19,11 @@ impl Registry {
         let labels = vec![("version", env!("CARGO_PKG_VERSION"))];
         let family: Family<Vec<(&str, &str)>, Gauge> = Family::default();
         family.get_or_create(&labels).set(1);
-        registry.register("traild_build_info", "The version that runs; always 1", family);
+        registry.register(
+            "traild_build_info",
+            "The version that runs; always 1",
+            family,
+        );
         Self(registry)
     }
 
@@ -30,7 +34,8 @@ impl Registry {
 
     pub fn encode(&self) -> String {
         let mut out = String::with_capacity(16 << 10);
-        prometheus_client::encoding::text::encode(&mut out, &self.0).expect("writing to a String cannot fail");
+        prometheus_client::encoding::text::encode(&mut out, &self.0)
+            .expect("writing to a String cannot fail");
         out
     }
 }

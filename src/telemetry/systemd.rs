@@ -32,9 +32,13 @@ fn notify(states: &[NotifyState<'_>]) {
 
 /// Feeds the watchdog for as long as `alive` says so; `None` when no watchdog waits. Run it as a task of the runtime whose health it
 /// vouches for: a runtime that is stuck does not feed.
-pub fn watchdog(alive: impl Fn() -> bool + Send + 'static) -> Option<impl Future<Output = ()> + Send + 'static> {
+pub fn watchdog(
+    alive: impl Fn() -> bool + Send + 'static,
+) -> Option<impl Future<Output = ()> + Send + 'static> {
     let interval = sd_notify::watchdog_enabled()?;
-    Some(feed(interval / 2, alive, || notify(&[NotifyState::Watchdog])))
+    Some(feed(interval / 2, alive, || {
+        notify(&[NotifyState::Watchdog])
+    }))
 }
 
 async fn feed(every: Duration, alive: impl Fn() -> bool, bark: impl Fn()) {
@@ -55,11 +59,18 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_watchdog_is_fed_only_while_alive() {
-        let (alive, fed) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
+        let (alive, fed) = (
+            Arc::new(AtomicBool::new(true)),
+            Arc::new(AtomicUsize::new(0)),
+        );
         let (asked, counted) = (alive.clone(), fed.clone());
-        let feeding = feed(Duration::from_secs(1), move || asked.load(Ordering::SeqCst), move || {
-            counted.fetch_add(1, Ordering::SeqCst);
-        });
+        let feeding = feed(
+            Duration::from_secs(1),
+            move || asked.load(Ordering::SeqCst),
+            move || {
+                counted.fetch_add(1, Ordering::SeqCst);
+            },
+        );
         let task = tokio::spawn(feeding);
         tokio::time::sleep(Duration::from_millis(2500)).await;
         assert_eq!(fed.load(Ordering::SeqCst), 3);
