@@ -458,3 +458,8 @@ impl Metrics {
         );
     }
 }
+
+#[cfg(test)]
+pub(crate) mod sim;
+#[cfg(test)]
+mod sim_tests;
