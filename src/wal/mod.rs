@@ -463,3 +463,8 @@ impl Metrics {
         );
     }
 }
+
+#[cfg(test)]
+pub(crate) mod sim;
+#[cfg(test)]
+mod sim_tests;
