@@ -138,14 +138,9 @@ impl Bench {
         self.wal = None;
         let mut seen = Vec::new();
         let disk = Arc::new(self.disk.clone());
-        let opened = Wal::open(
-            disk,
-            options(),
-            Metrics::default(),
-            &mut |position, payload| {
-                seen.push((position, payload.to_vec()));
-            },
-        );
+        let each = &mut |position, payload: &[u8]| seen.push((position, payload.to_vec()));
+        let metrics = Metrics::default();
+        let opened = Wal::open_beyond(disk, options(), metrics, self.at_least, each);
         let (wal, recovery) = opened.ok()?;
         self.model.opened(seen);
         self.wal = Some(wal);
