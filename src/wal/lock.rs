@@ -98,3 +98,36 @@ fn own_name() -> String {
     let pid = std::process::id();
     format!("pid {pid} ({command}), started {started}\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_daemon_is_refused_and_told_who_holds_the_directory() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let held = DirLock::acquire(directory.path()).unwrap();
+        let error = DirLock::acquire(directory.path()).unwrap_err().to_string();
+        let expected = format!(
+            "data_dir {} is in use by pid {} (",
+            directory.path().display(),
+            std::process::id()
+        );
+        assert!(error.starts_with(&expected), "{error}");
+        assert!(error.contains("), started 2"), "{error}");
+        drop(held);
+        DirLock::acquire(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_lock_file_left_by_a_dead_daemon_is_taken_over() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let stale =
+            "pid 1 (traild run), started long ago and quite a lot longer than any new text\n";
+        std::fs::write(directory.path().join("lock"), stale).unwrap();
+        let _held = DirLock::acquire(directory.path()).unwrap();
+        let text = std::fs::read_to_string(directory.path().join("lock")).unwrap();
+        assert!(text.starts_with(&format!("pid {} ", std::process::id())));
+        assert!(!text.contains("long ago"));
+    }
+}

@@ -32,6 +32,7 @@ pub(super) struct Log {
     failure: Option<String>,
     /// What the last fsync of data took.
     last_sync: Duration,
+    draw_salt: fn() -> Result<[u8; 8], getrandom::Error>,
 }
 
 #[derive(Debug)]
@@ -77,7 +78,16 @@ impl Log {
             end,
             failure: None,
             last_sync: Duration::ZERO,
+            draw_salt: || {
+                let mut salt = [0; 8];
+                getrandom::fill(&mut salt).map(|()| salt)
+            },
         }
+    }
+
+    #[cfg(test)]
+    pub fn with_salt(self, draw_salt: fn() -> Result<[u8; 8], getrandom::Error>) -> Self {
+        Self { draw_salt, ..self }
     }
 
     pub fn active(&self) -> Option<ActiveSegment> {
@@ -165,10 +175,10 @@ impl Log {
     fn begin_segment(&mut self) -> Result<Active, CommitError> {
         let base = self.next_base;
         let path = self.directory.join(segment::name(base));
-        let mut salt = [0; 8];
-        if let Err(error) = getrandom::fill(&mut salt) {
-            return Err(self.fail_for(format!("cannot draw a salt: {error}")));
-        }
+        let salt = match (self.draw_salt)() {
+            Ok(salt) => salt,
+            Err(error) => return Err(self.fail_for(format!("cannot draw a salt: {error}"))),
+        };
         let header = Header {
             base,
             previous_end: self.end,

@@ -468,3 +468,5 @@ impl Metrics {
 pub(crate) mod sim;
 #[cfg(test)]
 mod sim_tests;
+#[cfg(test)]
+mod tests;

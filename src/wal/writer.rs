@@ -181,7 +181,8 @@ impl Shared {
             bytes: asked,
         };
         let used = self.bytes().saturating_add(pending);
-        if used.saturating_add(asked) > self.max_bytes {
+        // There is always room left to begin a segment, without which a full log could not be trimmed.
+        if used.saturating_add(asked).saturating_add(FRAMES_AT) > self.max_bytes {
             return Err(AppendError::Full {
                 used,
                 capacity: self.max_bytes,
