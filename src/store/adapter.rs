@@ -9,12 +9,14 @@
 //! Bodies of objects and parts stream through; all other bodies are small, and are read and verified here.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
-use http_body::Frame;
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use s3s::{Body, HttpRequest};
@@ -42,8 +44,13 @@ const PROOF_PARAMETERS: [&str; 9] = [
     "Signature",
 ];
 
-pub async fn adapt(request: Request<Incoming>) -> Result<HttpRequest, StoreError> {
+/// `read_whole` is set once the body was read to its end: until then the connection cannot carry another request.
+pub async fn adapt(
+    request: Request<Incoming>,
+    read_whole: &Arc<AtomicBool>,
+) -> Result<HttpRequest, StoreError> {
     let (mut parts, body) = request.into_parts();
+    let body = Tracked::new(body, read_whole.clone());
     check_not_expired(
         parts.uri.query().unwrap_or_default(),
         OffsetDateTime::now_utc(),
@@ -70,7 +77,7 @@ pub async fn adapt(request: Request<Incoming>) -> Result<HttpRequest, StoreError
 
     let body = if is_object_body(&parts.method, &parts.uri) {
         match body {
-            Wire::Plain(body) => Body::from(body),
+            Wire::Plain(body) => Body::http_body(body),
             Wire::Chunked(body) => Body::http_body(body),
         }
     } else {
@@ -96,8 +103,53 @@ pub async fn adapt(request: Request<Incoming>) -> Result<HttpRequest, StoreError
     Ok(Request::from_parts(parts, body))
 }
 
+/// Says when the network has given all of a body.
+struct Tracked {
+    inner: Incoming,
+    read_whole: Arc<AtomicBool>,
+}
+
+impl Tracked {
+    fn new(inner: Incoming, read_whole: Arc<AtomicBool>) -> Self {
+        let tracked = Self { inner, read_whole };
+        tracked.note();
+        tracked
+    }
+
+    fn note(&self) {
+        if self.inner.is_end_stream() {
+            self.read_whole.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl http_body::Body for Tracked {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        match frame {
+            None => self.read_whole.store(true, Ordering::Relaxed),
+            Some(_) => self.note(),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
 enum Wire {
-    Plain(Incoming),
+    Plain(Tracked),
     Chunked(Box<ChunkedBody>),
 }
 
@@ -452,7 +504,7 @@ fn trailer(line: &[u8]) -> Option<(String, String)> {
 }
 
 struct ChunkedBody {
-    inner: Incoming,
+    inner: Tracked,
     buffer: Bytes,
     decoder: Decoder,
     trailers: Trailers,
@@ -460,7 +512,7 @@ struct ChunkedBody {
 }
 
 impl ChunkedBody {
-    fn new(inner: Incoming, decoded_bytes: u64, trailers: Trailers) -> Self {
+    fn new(inner: Tracked, decoded_bytes: u64, trailers: Trailers) -> Self {
         Self {
             inner,
             buffer: Bytes::new(),

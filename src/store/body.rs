@@ -23,6 +23,8 @@ use super::objects::Incoming;
 
 /// Gathered before the disk is bothered, and read from it at once.
 pub const PIECE_BYTES: usize = 256 << 10;
+/// A refused body of at most this is read and thrown away; a larger one costs the connection.
+const DISCARD_BYTES: usize = 1 << 20;
 /// A body that brings nothing for this long is given up.
 pub const STALL: Duration = Duration::from_secs(30);
 
@@ -75,6 +77,16 @@ pub async fn receive<T: Send + 'static>(
             .await;
         }
         incoming = Some(blocking(write).await?);
+    }
+}
+
+/// Reads a small body that is not wanted, so that the refusal reaches its client and the connection lives on.
+pub async fn discard(body: &mut Option<StreamingBlob>) {
+    for _ in 0..DISCARD_BYTES / PIECE_BYTES {
+        match gather(body).await {
+            Ok((_, false)) => {}
+            Ok((_, true)) | Err(_) => return,
+        }
     }
 }
 

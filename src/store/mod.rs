@@ -82,6 +82,8 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     directory: PathBuf,
     buckets: RwLock<BTreeMap<String, Arc<Bucket>>>,
+    /// Held while a bucket is created or deleted on disk, so that `buckets` itself is only ever held for an instant.
+    changing_buckets: Mutex<()>,
     next_temporary: AtomicU64,
     /// Held locked for as long as the store is open.
     _marker: File,
@@ -148,6 +150,7 @@ impl Store {
         Ok(Self(Arc::new(Inner {
             directory,
             buckets: RwLock::new(buckets),
+            changing_buckets: Mutex::new(()),
             next_temporary: AtomicU64::new(0),
             _marker: marker,
         })))
@@ -178,8 +181,8 @@ impl Store {
         name: &str,
         location: Option<String>,
     ) -> Result<(), StoreError> {
-        let mut buckets = write(&self.0.buckets);
-        if buckets.contains_key(name) {
+        let _changing = lock(&self.0.changing_buckets);
+        if self.bucket(name).is_ok() {
             return Err(StoreError::BucketAlreadyOwnedByYou);
         }
         let facts = BucketFacts {
@@ -195,14 +198,14 @@ impl Store {
             let _ = fs::remove_dir_all(temporary.path());
         }
         made.map_err(StoreError::io("create the bucket"))?;
-        buckets.insert(name.to_owned(), Arc::new(Bucket::new(path, facts)));
+        write(&self.0.buckets).insert(name.to_owned(), Arc::new(Bucket::new(path, facts)));
         Ok(())
     }
 
     /// Deletes an empty bucket; multipart uploads in progress go with it, as in S3.
     pub(crate) fn delete_bucket(&self, name: &str) -> Result<(), StoreError> {
-        let mut buckets = write(&self.0.buckets);
-        let bucket = buckets.get(name).cloned().ok_or(StoreError::NoSuchBucket)?;
+        let _changing = lock(&self.0.changing_buckets);
+        let bucket = self.bucket(name)?;
         let mut alive = write(&bucket.alive);
         if !read(&bucket.index).is_empty() {
             return Err(StoreError::BucketNotEmpty);
@@ -210,7 +213,7 @@ impl Store {
         let grave = self.temporary();
         fs::rename(&bucket.path, grave.path()).map_err(StoreError::io("delete the bucket"))?;
         *alive = false;
-        buckets.remove(name);
+        write(&self.0.buckets).remove(name);
         layout::sync_directory(&self.0.directory.join("buckets"))
             .map_err(StoreError::io("delete the bucket"))?;
         fs::remove_dir_all(grave.path()).map_err(StoreError::io("delete the bucket"))

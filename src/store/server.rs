@@ -3,9 +3,10 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use http::header::CONNECTION;
 use http::{HeaderName, HeaderValue, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -111,7 +112,8 @@ async fn connection(service: S3Service, stream: TcpStream, stop: CancellationTok
 }
 
 async fn answer(service: &S3Service, request: Request<Incoming>) -> HttpResponse {
-    let mut response = match adapt(request).await {
+    let read_whole = Arc::new(AtomicBool::new(false));
+    let mut response = match adapt(request, &read_whole).await {
         Ok(request) => service.call(request).await.unwrap_or_else(|error| {
             tracing::error!(?error, "the object store has no answer");
             plain_error()
@@ -120,6 +122,12 @@ async fn answer(service: &S3Service, request: Request<Incoming>) -> HttpResponse
             .to_http_response()
             .unwrap_or_else(|_| plain_error()),
     };
+    if !read_whole.load(Ordering::Relaxed) {
+        // A client must not put its next request behind the rest of this one's body.
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     static REQUESTS: AtomicU64 = AtomicU64::new(1);
     let id = format!("{:016X}", REQUESTS.fetch_add(1, Ordering::Relaxed));
     if let Ok(value) = HeaderValue::try_from(id) {

@@ -8,7 +8,7 @@ use s3s::dto::*;
 use s3s::{S3, S3Error, S3Request, S3Response, S3Result, s3_error};
 use time::OffsetDateTime;
 
-use super::body::{FileBody, Trailers, blocking, receive};
+use super::body::{FileBody, Trailers, blocking, discard, receive};
 use super::digests::{Algorithm, Checksums, Claims};
 use super::error::StoreError;
 use super::index::Entry;
@@ -27,9 +27,77 @@ const OWNER: &str = "75aa57f09aa0c8caeab4f8c24e99d10f8e7faeebf76c078efc7c6caea54
 const DEFAULT_REGION: &str = "us-east-1";
 const DEFAULT_CONTENT_TYPE: &str = "binary/octet-stream";
 
+/// The inputs that create objects share these fields without sharing a type.
+macro_rules! headers_of {
+    ($input:expr) => {
+        Headers {
+            content_type: $input.content_type.take().map(|value| value.to_string()),
+            content_encoding: $input.content_encoding.take(),
+            content_language: $input.content_language.take(),
+            content_disposition: $input.content_disposition.take(),
+            cache_control: $input.cache_control.take(),
+            expires_seconds: $input.expires.as_ref().map(|expires| seconds_of(expires)),
+            storage_class: $input
+                .storage_class
+                .take()
+                .map(|value| value.as_str().to_owned()),
+            website_redirect_location: $input.website_redirect_location.take(),
+            server_side_encryption: $input
+                .server_side_encryption
+                .take()
+                .map(|value| value.as_str().to_owned()),
+            kms_key_id: $input.ssekms_key_id.take(),
+            kms_encryption_context: $input.ssekms_encryption_context.take(),
+            bucket_key_enabled: $input.bucket_key_enabled,
+            tagging: $input.tagging.take(),
+            user: $input
+                .metadata
+                .take()
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(name, value)| (name.to_lowercase(), value))
+                .collect(),
+        }
+    };
+}
+
 pub struct Service(pub Store);
 
 impl Service {
+    fn admit(
+        &self,
+        input: &mut PutObjectInput,
+    ) -> Result<(Arc<Bucket>, Precondition, Headers), StoreError> {
+        check_key(&input.key)?;
+        too_large(input.content_length)?;
+        if input.write_offset_bytes.is_some() {
+            return Err(StoreError::NotImplemented(
+                "appending is not implemented".into(),
+            ));
+        }
+        let precondition = precondition(input.if_match.as_ref(), input.if_none_match.as_ref())?;
+        let headers: Headers = headers_of!(input);
+        check_user_metadata(&headers)?;
+        let bucket = self.0.bucket(&input.bucket)?;
+        precondition.check(bucket.entry(&input.key))?;
+        Ok((bucket, precondition, headers))
+    }
+
+    async fn admit_part(
+        &self,
+        input: &UploadPartInput,
+    ) -> Result<(Arc<Bucket>, UploadFacts, u16), StoreError> {
+        too_large(input.content_length)?;
+        let number = part_number(input.part_number)?;
+        let (key, id) = (input.key.clone(), input.upload_id.clone());
+        let (bucket, upload) = self
+            .on(&input.bucket, move |_, bucket| {
+                Ok((bucket.clone(), bucket.upload(&id, &key)?))
+            })
+            .await?;
+        Ok((bucket, upload, number))
+    }
+
     /// Blocking work on a bucket.
     async fn on<T: Send + 'static>(
         &self,
@@ -269,40 +337,6 @@ fn check_user_metadata(headers: &Headers) -> Result<(), StoreError> {
     } else {
         Ok(())
     }
-}
-
-/// The inputs that create objects share these fields without sharing a type.
-macro_rules! headers_of {
-    ($input:expr) => {
-        Headers {
-            content_type: $input.content_type.take().map(|value| value.to_string()),
-            content_encoding: $input.content_encoding.take(),
-            content_language: $input.content_language.take(),
-            content_disposition: $input.content_disposition.take(),
-            cache_control: $input.cache_control.take(),
-            expires_seconds: $input.expires.as_ref().map(|expires| seconds_of(expires)),
-            storage_class: $input
-                .storage_class
-                .take()
-                .map(|value| value.as_str().to_owned()),
-            website_redirect_location: $input.website_redirect_location.take(),
-            server_side_encryption: $input
-                .server_side_encryption
-                .take()
-                .map(|value| value.as_str().to_owned()),
-            kms_key_id: $input.ssekms_key_id.take(),
-            kms_encryption_context: $input.ssekms_encryption_context.take(),
-            bucket_key_enabled: $input.bucket_key_enabled,
-            tagging: $input.tagging.take(),
-            user: $input
-                .metadata
-                .take()
-                .unwrap_or_default()
-                .into_iter()
-                .map(|(name, value)| (name.to_lowercase(), value))
-                .collect(),
-        }
-    };
 }
 
 /// GetObject and HeadObject answer with the same headers.
@@ -679,18 +713,12 @@ impl S3 for Service {
     ) -> S3Result<S3Response<PutObjectOutput>> {
         let (claims, trailers) = claims_of(&req);
         let input = &mut req.input;
-        check_key(&input.key)?;
-        too_large(input.content_length)?;
-        if input.write_offset_bytes.is_some() {
-            return Err(s3_error!(NotImplemented, "appending is not implemented"));
+        // Refused before the body is written where that can be; the precondition is decided again at the commit.
+        let admitted = self.admit(input);
+        if admitted.is_err() {
+            discard(&mut input.body).await;
         }
-        let precondition = precondition(input.if_match.as_ref(), input.if_none_match.as_ref())?;
-        let headers: Headers = headers_of!(input);
-        check_user_metadata(&headers)?;
-        // Refused before the body is read; decided again when it is committed.
-        let bucket = self.0.bucket(&input.bucket)?;
-        precondition.check(bucket.entry(&input.key))?;
-
+        let (bucket, precondition, headers) = admitted?;
         let key = std::mem::take(&mut input.key);
         let facts = receive(
             self.0.clone(),
@@ -1152,14 +1180,12 @@ impl S3 for Service {
         mut req: S3Request<UploadPartInput>,
     ) -> S3Result<S3Response<UploadPartOutput>> {
         let (mut claims, trailers) = claims_of(&req);
-        too_large(req.input.content_length)?;
-        let number = part_number(req.input.part_number)?;
-        let (key, id) = (req.input.key.clone(), req.input.upload_id.clone());
-        let bucket = self.0.bucket(&req.input.bucket)?;
-        let upload = {
-            let (bucket, key, id) = (bucket.clone(), key.clone(), id.clone());
-            blocking(move || bucket.upload(&id, &key)).await?
-        };
+        let admitted = self.admit_part(&req.input).await;
+        if admitted.is_err() {
+            discard(&mut req.input.body).await;
+        }
+        let (bucket, upload, number) = admitted?;
+        let (key, id) = (req.input.key, req.input.upload_id);
         claims.wanted.extend(upload.checksum_algorithm);
         let facts = receive(
             self.0.clone(),
