@@ -1,1 +1,5 @@
-fn main() {}
+//! The program: what was typed, and the exit code.
+
+fn main() -> std::process::ExitCode {
+    traild::cli::main()
+}
