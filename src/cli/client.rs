@@ -31,11 +31,15 @@ impl FromStr for Endpoint {
                 path => Ok(Self::Unix { path: path.into() }),
             };
         }
-        let uri: http::Uri = text.parse().map_err(|error| format!("not a URL: {error}"))?;
+        let uri: http::Uri = text
+            .parse()
+            .map_err(|error| format!("not a URL: {error}"))?;
         match (uri.scheme_str(), uri.authority(), uri.path()) {
             (Some("http"), Some(authority), "" | "/") if !authority.as_str().contains('@') => {
                 let port = authority.port_u16().unwrap_or(80);
-                Ok(Self::Tcp { authority: format!("{}:{port}", authority.host()) })
+                Ok(Self::Tcp {
+                    authority: format!("{}:{port}", authority.host()),
+                })
             }
             (Some("https"), ..) => Err("https is not supported by this version of traild".into()),
             _ => Err("an endpoint is http://HOST:PORT or unix:/PATH".into()),
@@ -70,7 +74,10 @@ const ANSWER_LIMIT: usize = 64 << 20;
 
 impl Client {
     pub fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, connection: None }
+        Self {
+            endpoint,
+            connection: None,
+        }
     }
 
     pub fn endpoint(&self) -> &Endpoint {
@@ -78,20 +85,39 @@ impl Client {
     }
 
     pub async fn get(&mut self, path: &str, patience: Duration) -> anyhow::Result<Answer> {
-        self.request(Request::get(path), Bytes::new(), patience).await
+        self.request(Request::get(path), Bytes::new(), patience)
+            .await
     }
 
-    pub async fn post(&mut self, path: &str, content_type: &str, body: Bytes, patience: Duration) -> anyhow::Result<Answer> {
-        self.request(Request::post(path).header(header::CONTENT_TYPE, content_type), body, patience).await
+    pub async fn post(
+        &mut self,
+        path: &str,
+        content_type: &str,
+        body: Bytes,
+        patience: Duration,
+    ) -> anyhow::Result<Answer> {
+        self.request(
+            Request::post(path).header(header::CONTENT_TYPE, content_type),
+            body,
+            patience,
+        )
+        .await
     }
 
     /// After an error nothing is known about what the daemon did; the next request begins a new connection.
-    async fn request(&mut self, request: http::request::Builder, body: Bytes, patience: Duration) -> anyhow::Result<Answer> {
+    async fn request(
+        &mut self,
+        request: http::request::Builder,
+        body: Bytes,
+        patience: Duration,
+    ) -> anyhow::Result<Answer> {
         let authority = match &self.endpoint {
             Endpoint::Tcp { authority } => authority,
             Endpoint::Unix { .. } => "localhost",
         };
-        let request = request.header(header::HOST, authority).body(Full::new(body))?;
+        let request = request
+            .header(header::HOST, authority)
+            .body(Full::new(body))?;
         let mut connection = match self.connection.take() {
             Some(connection) if connection.is_ready() => connection,
             _ => self.connect().await?,
@@ -99,12 +125,25 @@ impl Client {
         let exchange = async {
             let response = connection.send_request(request).await?;
             let (head, body) = response.into_parts();
-            let body = Limited::new(body, ANSWER_LIMIT).collect().await.map_err(|error| anyhow::anyhow!(error))?;
-            anyhow::Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
+            let body = Limited::new(body, ANSWER_LIMIT)
+                .collect()
+                .await
+                .map_err(|error| anyhow::anyhow!(error))?;
+            anyhow::Ok(Answer {
+                status: head.status,
+                headers: head.headers,
+                body: body.to_bytes(),
+            })
         };
         let answer = tokio::time::timeout(patience, exchange).await;
         let answer = answer
-            .with_context(|| format!("no answer from {} within {} seconds", self.endpoint, patience.as_secs()))?
+            .with_context(|| {
+                format!(
+                    "no answer from {} within {} seconds",
+                    self.endpoint,
+                    patience.as_secs()
+                )
+            })?
             .with_context(|| format!("the connection to {} broke", self.endpoint))?;
         self.connection = Some(connection);
         Ok(answer)
@@ -145,14 +184,25 @@ mod tests {
 
     #[test]
     fn endpoints_are_urls_of_two_kinds() {
-        let tcp = |authority: &str| Ok(Endpoint::Tcp { authority: authority.into() });
+        let tcp = |authority: &str| {
+            Ok(Endpoint::Tcp {
+                authority: authority.into(),
+            })
+        };
         let unix = |path: &str| Ok(Endpoint::Unix { path: path.into() });
         assert_eq!("http://127.0.0.1:4580".parse(), tcp("127.0.0.1:4580"));
         assert_eq!("http://host/".parse(), tcp("host:80"));
         assert_eq!("http://[::1]:4580".parse(), tcp("[::1]:4580"));
         assert_eq!("unix:/run/x.sock".parse(), unix("/run/x.sock"));
         assert_eq!("unix:///run/x.sock".parse(), unix("/run/x.sock"));
-        for bad in ["", "127.0.0.1:4580", "https://host", "http://host/path", "unix:", "ftp://host"] {
+        for bad in [
+            "",
+            "127.0.0.1:4580",
+            "https://host",
+            "http://host/path",
+            "unix:",
+            "ftp://host",
+        ] {
             assert!(bad.parse::<Endpoint>().is_err(), "{bad}");
         }
     }

@@ -21,7 +21,13 @@ use crate::config::{self, Loaded, Mistake};
 
 /// An open, self-hosted AWS CloudTrail: audit events in, CloudTrail log files out
 #[derive(Debug, Parser)]
-#[command(name = "traild", version, max_term_width = 120, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "traild",
+    version,
+    max_term_width = 120,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 #[command(after_help = "exit codes: 0 done, 1 it did not work, 2 usage, 78 configuration")]
 struct Arguments {
     #[command(subcommand)]
@@ -72,7 +78,10 @@ struct EndpointArgument {
 #[derive(Debug)]
 pub enum Failure {
     /// It did not work.
-    Failed { error: anyhow::Error, hint: Option<String> },
+    Failed {
+        error: anyhow::Error,
+        hint: Option<String>,
+    },
     /// It did not work, and the reader has been told.
     Told,
     /// The configuration has mistakes.
@@ -81,7 +90,10 @@ pub enum Failure {
 
 impl Failure {
     pub fn hinted(error: impl Into<anyhow::Error>, hint: impl Into<String>) -> Self {
-        Self::Failed { error: error.into(), hint: Some(hint.into()) }
+        Self::Failed {
+            error: error.into(),
+            hint: Some(hint.into()),
+        }
     }
 
     fn code(&self) -> u8 {
@@ -104,7 +116,10 @@ impl Failure {
                 for mistake in mistakes {
                     talk(mistake);
                 }
-                talk(format!("error: the configuration has {}", counted(mistakes.len(), "mistake")));
+                talk(format!(
+                    "error: the configuration has {}",
+                    counted(mistakes.len(), "mistake")
+                ));
             }
         }
     }
@@ -112,7 +127,10 @@ impl Failure {
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self::Failed { error: error.into(), hint: None }
+        Self::Failed {
+            error: error.into(),
+            hint: None,
+        }
     }
 }
 
@@ -151,7 +169,10 @@ fn manual() -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
     let page = clap_mangen::Man::new(command.clone());
     page.render(&mut out)?;
-    for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
+    for below in command
+        .get_subcommands()
+        .filter(|below| below.get_name() != "help")
+    {
         let page = clap_mangen::Man::new(below.clone());
         writeln!(out, ".SH \"TRAILD {}\"", below.get_name().to_uppercase())?;
         page.render_description_section(&mut out)?;
@@ -164,7 +185,10 @@ fn manual() -> io::Result<Vec<u8>> {
 /// Data, to stdout. A reader that has seen enough (`| head`) is no error.
 fn print(bytes: impl AsRef<[u8]>) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(bytes.as_ref()).and_then(|()| stdout.flush()) {
+    match stdout
+        .write_all(bytes.as_ref())
+        .and_then(|()| stdout.flush())
+    {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
@@ -175,13 +199,15 @@ fn talk(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-fn counted(count: usize, noun: &str) -> String {
+fn counted(count: impl TryInto<u64>, noun: &str) -> String {
+    let count = count.try_into().unwrap_or(u64::MAX);
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Loads the configuration, and tells what is doubtful in it.
 fn load(argument: &ConfigArgument) -> Result<Loaded, Failure> {
-    let loaded = config::load(argument.config.as_deref(), config::environment()).map_err(Failure::Configuration)?;
+    let loaded = config::load(argument.config.as_deref(), config::environment())
+        .map_err(Failure::Configuration)?;
     for warning in &loaded.warnings {
         talk(format!("warning: {warning}"));
     }
@@ -190,7 +216,9 @@ fn load(argument: &ConfigArgument) -> Result<Loaded, Failure> {
 
 /// A runtime for a command that mostly waits.
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+    Ok(tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?)
 }
 
 #[cfg(test)]
@@ -206,8 +234,20 @@ mod tests {
     fn completions_and_manual_name_every_command() {
         let manual = String::from_utf8(manual().unwrap()).unwrap();
         let bash = String::from_utf8(completions(clap_complete::Shell::Bash)).unwrap();
-        for command in ["run", "demo", "validate", "send", "status", "wal", "completions", "man"] {
-            assert!(manual.contains(&format!("TRAILD {}", command.to_uppercase())), "{command}");
+        for command in [
+            "run",
+            "demo",
+            "validate",
+            "send",
+            "status",
+            "wal",
+            "completions",
+            "man",
+        ] {
+            assert!(
+                manual.contains(&format!("TRAILD {}", command.to_uppercase())),
+                "{command}"
+            );
             assert!(bash.contains(command), "{command}");
         }
         assert!(manual.contains("\\-\\-offline"));

@@ -10,5 +10,9 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let loaded = super::load(&arguments.config)?;
-    Err(anyhow::anyhow!("cannot run {}: the daemon is not part of this build", loaded.source).into())
+    Err(anyhow::anyhow!(
+        "cannot run {}: the daemon is not part of this build",
+        loaded.source
+    )
+    .into())
 }

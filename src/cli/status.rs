@@ -32,14 +32,33 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
 pub async fn fetch(endpoint: Endpoint) -> Result<(Vec<u8>, Status), Failure> {
     let mut client = Client::new(endpoint);
     let answer = client.get("/v1/status", PATIENCE).await;
-    let answer = answer.map_err(|error| Failure::hinted(error, "is traild running? name its api listener with --endpoint"))?;
+    let answer = answer.map_err(|error| {
+        Failure::hinted(
+            error,
+            "is traild running? name its api listener with --endpoint",
+        )
+    })?;
     if !answer.status.is_success() {
-        let error = anyhow!("{} answered {} to GET /v1/status", client.endpoint(), answer.status);
-        return Err(Failure::hinted(error, "is it the api listener of a traild?"));
+        let error = anyhow!(
+            "{} answered {} to GET /v1/status",
+            client.endpoint(),
+            answer.status
+        );
+        return Err(Failure::hinted(
+            error,
+            "is it the api listener of a traild?",
+        ));
     }
     let status = serde_json::from_slice(&answer.body);
-    let status = status.with_context(|| format!("{} answered other than a traild of this version does", client.endpoint()));
-    let status = status.map_err(|error| Failure::hinted(error, "is it the api listener of a traild of this version?"))?;
+    let status = status.with_context(|| {
+        format!(
+            "{} answered other than a traild of this version does",
+            client.endpoint()
+        )
+    });
+    let status = status.map_err(|error| {
+        Failure::hinted(error, "is it the api listener of a traild of this version?")
+    })?;
     Ok((answer.body.trim_ascii_end().to_vec(), status))
 }
 
@@ -52,7 +71,10 @@ fn table(status: &Status) -> String {
     };
     let journal = &status.journal;
     let mut line = |text: String| writeln!(out, "{text}").expect("writing to a String cannot fail");
-    line(format!("traild {} · account {} · {} · {ready}", status.version, status.account_id, status.region));
+    line(format!(
+        "traild {} · account {} · {} · {ready}",
+        status.version, status.account_id, status.region
+    ));
     line(format!(
         "journal {} of {} · positions {} to {}",
         rounded_size(journal.bytes),
@@ -67,7 +89,17 @@ fn table(status: &Status) -> String {
         line("no trails".into());
         return out;
     }
-    let heads = ["TRAIL", "SINK", "DESTINATION", "DELIVERED", "PENDING", "OLDEST", "DEAD", "OBJECTS", "LAST DELIVERY"];
+    let heads = [
+        "TRAIL",
+        "SINK",
+        "DESTINATION",
+        "DELIVERED",
+        "PENDING",
+        "OLDEST",
+        "DEAD",
+        "OBJECTS",
+        "LAST DELIVERY",
+    ];
     let mut rows: Vec<Vec<String>> = vec![heads.map(str::to_owned).to_vec()];
     let mut errors = Vec::new();
     for trail in &status.trails {
@@ -79,27 +111,47 @@ fn table(status: &Status) -> String {
             let destination = if sink.sink == "s3" { &destination } else { "" };
             rows.push(row(&trail.name, destination, sink));
             if let Some(error) = &sink.last_error {
-                errors.push(format!("{} {}: {} at {}: {}", trail.name, sink.sink, error.code, error.at, error.message));
+                errors.push(format!(
+                    "{} {}: {} at {}: {}",
+                    trail.name, sink.sink, error.code, error.at, error.message
+                ));
             }
         }
     }
     line(String::new());
-    let widths: Vec<usize> =
-        (0..heads.len()).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..heads.len())
+        .map(|column| {
+            rows.iter()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
     for row in &rows {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
         line(cells.join("  ").trim_end().to_owned());
     }
     if !errors.is_empty() {
         line("\nlast errors:".into());
-        errors.into_iter().for_each(|error| line(format!("  {error}")));
+        errors
+            .into_iter()
+            .for_each(|error| line(format!("  {error}")));
     }
     out
 }
 
 /// A size as people say it: `12 B`, `1.5 MiB`.
 fn rounded_size(bytes: u64) -> String {
-    let units = [("TiB", 1_u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let units = [
+        ("TiB", 1_u64 << 40),
+        ("GiB", 1 << 30),
+        ("MiB", 1 << 20),
+        ("KiB", 1 << 10),
+    ];
     match units.into_iter().find(|(_, size)| bytes >= *size) {
         Some((name, size)) => format!("{:.1} {name}", bytes as f64 / size as f64),
         None => format!("{bytes} B"),
@@ -113,7 +165,8 @@ fn row(trail: &str, destination: &str, sink: &SinkStatus) -> Vec<String> {
         destination.to_owned(),
         sink.delivered.to_string(),
         sink.pending.to_string(),
-        sink.oldest_pending_seconds.map_or("-".into(), |seconds| format!("{seconds:.0}s")),
+        sink.oldest_pending_seconds
+            .map_or("-".into(), |seconds| format!("{seconds:.0}s")),
         sink.dead_lettered.to_string(),
         sink.objects.to_string(),
         sink.last_delivery_at.clone().unwrap_or_else(|| "-".into()),
@@ -147,7 +200,13 @@ mod tests {
             not_ready_reason: Some("disk is full".into()),
             account_id: "111122223333".into(),
             region: "us-east-1".into(),
-            journal: JournalStatus { bytes: 77, max_bytes: 1 << 30, start: 0, durable: 77, failure: None },
+            journal: JournalStatus {
+                bytes: 77,
+                max_bytes: 1 << 30,
+                start: 0,
+                durable: 77,
+                failure: None,
+            },
             trails: vec![TrailStatus {
                 name: "main".into(),
                 arn: "arn:aws:cloudtrail:us-east-1:111122223333:trail/main".into(),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use bytes::Bytes;
 use http::{StatusCode, header};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -49,7 +49,18 @@ const TOLD: usize = 10;
 
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let runtime = super::runtime()?;
-    let size = arguments.files.iter().map(|path| std::fs::metadata(path).ok().map(|metadata| metadata.len())).sum();
+    let outcome = send_all(&runtime, arguments);
+    // A thread that still waits for the standard input must not keep the program.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn send_all(runtime: &tokio::runtime::Runtime, arguments: Arguments) -> Result<(), Failure> {
+    let size = arguments
+        .files
+        .iter()
+        .map(|path| std::fs::metadata(path).ok().map(|metadata| metadata.len()))
+        .sum();
     let progress = progress(size);
     let mut sender = Sender::new(Client::new(arguments.endpoint.endpoint), progress.clone());
     let mut unread = 0;
@@ -60,7 +71,13 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
             // What was read before is sent; the other files are sent, too.
             Err(Stop::Source(error)) => {
                 unread += 1;
-                progress.suspend(|| talk(format!("error: cannot send all of {}: {:#}", path.display(), anyhow!(error))));
+                progress.suspend(|| {
+                    talk(format!(
+                        "error: cannot send all of {}: {:#}",
+                        path.display(),
+                        anyhow!(error)
+                    ))
+                });
             }
             Err(Stop::Failure(failure)) => {
                 progress.finish_and_clear();
@@ -74,7 +91,11 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         talk(line);
     }
     talk(sender.tally.summary(arguments.files.len()));
-    if sender.tally.rejected > 0 || unread > 0 { Err(Failure::Told) } else { Ok(()) }
+    if sender.tally.rejected > 0 || unread > 0 {
+        Err(Failure::Told)
+    } else {
+        Ok(())
+    }
 }
 
 fn progress(size: Option<u64>) -> ProgressBar {
@@ -97,20 +118,30 @@ enum Stop {
 
 async fn send_file(path: &Path, sender: &mut Sender) -> Result<(), Stop> {
     let read_bytes = Arc::new(AtomicU64::new(0));
-    let input = open(path, read_bytes.clone()).map_err(|error| Stop::Source(SourceError::Io(error)))?;
+    let input =
+        open(path, read_bytes.clone()).map_err(|error| Stop::Source(SourceError::Io(error)))?;
     let (batches, mut waiting) = mpsc::channel(1);
     let reader = tokio::task::spawn_blocking(move || cut(input, &batches));
     let mut first_index = 0;
     let already = sender.progress.position();
     while let Some(batch) = waiting.recv().await {
         let events = batch.events.len() as u64;
-        sender.deliver(path, first_index, batch).await.map_err(Stop::Failure)?;
+        sender
+            .deliver(path, first_index, batch)
+            .await
+            .map_err(Stop::Failure)?;
         first_index += events;
-        sender.progress.set_position(already + read_bytes.load(Ordering::Relaxed));
-        sender.progress.set_message(format!("{} accepted", sender.tally.accepted));
+        sender
+            .progress
+            .set_position(already + read_bytes.load(Ordering::Relaxed));
+        sender
+            .progress
+            .set_message(format!("{} accepted", sender.tally.accepted));
     }
     let outcome = reader.await.map_err(|error| Stop::Failure(error.into()))?;
-    sender.progress.set_position(already + read_bytes.load(Ordering::Relaxed));
+    sender
+        .progress
+        .set_position(already + read_bytes.load(Ordering::Relaxed));
     outcome.map_err(Stop::Source)
 }
 
@@ -129,7 +160,11 @@ impl<R: Read> Read for Counted<R> {
 }
 
 fn open(path: &Path, bytes: Arc<AtomicU64>) -> io::Result<Counted<Box<dyn Read + Send>>> {
-    let input: Box<dyn Read + Send> = if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(path)?) };
+    let input: Box<dyn Read + Send> = if path == Path::new("-") {
+        Box::new(io::stdin())
+    } else {
+        Box::new(File::open(path)?)
+    };
     Ok(Counted { input, bytes })
 }
 
@@ -164,17 +199,27 @@ impl Batch {
 
 /// Reads `input` and gives it to `batches` in batches, until nobody takes them.
 fn cut(input: impl Read, batches: &mpsc::Sender<Batch>) -> Result<(), SourceError> {
-    let mut open = Batch { events: Vec::new(), array: false };
+    let mut open = Batch {
+        events: Vec::new(),
+        array: false,
+    };
     let mut size = 0;
-    let mut give = |batch: Batch| batch.events.is_empty() || batches.blocking_send(batch).is_ok();
+    let give = |batch: Batch| batch.events.is_empty() || batches.blocking_send(batch).is_ok();
     let outcome = source::read(input, |event| {
         let (bytes, array) = match event {
             Event::Line(bytes) => (bytes, false),
             Event::Value(bytes) => (bytes, true),
         };
-        let full = open.events.len() == BATCH_EVENTS || (size + bytes.len() > BATCH_BYTES && !open.events.is_empty());
+        let full = open.events.len() == BATCH_EVENTS
+            || (size + bytes.len() > BATCH_BYTES && !open.events.is_empty());
         if full || open.array != array {
-            let closed = std::mem::replace(&mut open, Batch { events: Vec::new(), array });
+            let closed = std::mem::replace(
+                &mut open,
+                Batch {
+                    events: Vec::new(),
+                    array,
+                },
+            );
             size = 0;
             if !give(closed) {
                 return false;
@@ -199,17 +244,31 @@ struct Tally {
 }
 
 impl Tally {
-    fn reject(&mut self, path: &Path, index: u64, event_id: Option<&str>, code: &str, message: &str) {
+    fn reject(
+        &mut self,
+        path: &Path,
+        index: u64,
+        event_id: Option<&str>,
+        code: &str,
+        message: &str,
+    ) {
         self.rejected += 1;
         if self.told.len() < TOLD {
             let id = event_id.map(|id| format!(" ({id})")).unwrap_or_default();
-            self.told.push(format!("{}: event {index}{id} was rejected: {code}: {message}", path.display()));
+            self.told.push(format!(
+                "{}: event {index}{id} was rejected: {code}: {message}",
+                path.display()
+            ));
         }
     }
 
     fn summary(&self, files: usize) -> String {
         let more = self.rejected - self.told.len() as u64;
-        let more = if more > 0 { format!(" ({more} of them not shown)") } else { String::new() };
+        let more = if more > 0 {
+            format!(" ({more} of them not shown)")
+        } else {
+            String::new()
+        };
         format!(
             "{}: {} accepted, {} duplicates, {} rejected{more}",
             counted(files, "file"),
@@ -255,7 +314,10 @@ struct Refusal {
 /// What an answer means.
 enum Verdict {
     Final(Outcome),
-    Again { after: Option<Duration>, reason: String },
+    Again {
+        after: Option<Duration>,
+        reason: String,
+    },
 }
 
 /// An answer that sending again would not change.
@@ -269,7 +331,13 @@ enum Outcome {
 
 impl Sender {
     fn new(client: Client, progress: ProgressBar) -> Self {
-        Self { client, progress, tally: Tally::default(), last_success: None, started: Instant::now() }
+        Self {
+            client,
+            progress,
+            tally: Tally::default(),
+            last_success: None,
+            started: Instant::now(),
+        }
     }
 
     /// Sends `batch`, whose first event is number `first` of `path`, until it is answered for good.
@@ -280,23 +348,47 @@ impl Sender {
                 Outcome::Receipt(receipt) => {
                     self.tally.accepted += receipt.accepted;
                     self.tally.duplicates += receipt.duplicates;
-                    for Rejection { index, event_id, code, message } in receipt.rejected {
-                        self.tally.reject(path, first + index, event_id.as_deref(), &code, &message);
+                    for Rejection {
+                        index,
+                        event_id,
+                        code,
+                        message,
+                    } in receipt.rejected
+                    {
+                        self.tally.reject(
+                            path,
+                            first + index,
+                            event_id.as_deref(),
+                            &code,
+                            &message,
+                        );
                     }
                 }
                 // One bad event must not take its neighbours with it.
                 Outcome::BodyRefused(_) if batch.events.len() > 1 => {
                     let half = batch.events.len() / 2;
-                    let rest = Batch { events: batch.events.split_off(half), array: batch.array };
+                    let rest = Batch {
+                        events: batch.events.split_off(half),
+                        array: batch.array,
+                    };
                     work.push_front((first + half as u64, rest));
                     work.push_front((first, batch));
                 }
                 Outcome::BodyRefused(refusal) => {
-                    self.tally.reject(path, first, None, &refusal.code, &refusal.message);
+                    self.tally
+                        .reject(path, first, None, &refusal.code, &refusal.message);
                 }
                 Outcome::Hopeless(refusal) => {
-                    let error = anyhow!("{} refused the events: {}: {}", self.client.endpoint(), refusal.code, refusal.message);
-                    return Err(Failure::hinted(error, "is it the api listener of a traild?"));
+                    let error = anyhow!(
+                        "{} refused the events: {}: {}",
+                        self.client.endpoint(),
+                        refusal.code,
+                        refusal.message
+                    );
+                    return Err(Failure::hinted(
+                        error,
+                        "is it the api listener of a traild?",
+                    ));
                 }
             }
         }
@@ -309,12 +401,21 @@ impl Sender {
         let mut pause = Duration::from_millis(100);
         let mut told = false;
         loop {
-            let answer = self.client.post("/v1/events", content_type, body.clone(), ANSWER_PATIENCE).await;
+            let answer = self
+                .client
+                .post("/v1/events", content_type, body.clone(), ANSWER_PATIENCE)
+                .await;
             let (error, after) = match answer.map(|answer| verdict(&answer)) {
                 Ok(Verdict::Again { after, reason }) => {
                     // It is there, and it is busy: from now on it is worth the long wait.
                     self.last_success.get_or_insert_with(Instant::now);
-                    (anyhow!("{} cannot take events now: {reason}", self.client.endpoint()), after)
+                    (
+                        anyhow!(
+                            "{} cannot take events now: {reason}",
+                            self.client.endpoint()
+                        ),
+                        after,
+                    )
                 }
                 Ok(Verdict::Final(outcome)) => {
                     self.last_success = Some(Instant::now());
@@ -327,10 +428,14 @@ impl Sender {
                 None => (self.started, REACH_PATIENCE),
             };
             if since.elapsed() >= patience {
-                return Err(Failure::hinted(error, "is traild running and healthy? see traild status; sending again is safe"));
+                return Err(Failure::hinted(
+                    error,
+                    "is traild running and healthy? see traild status; sending again is safe",
+                ));
             }
             if !told {
-                self.progress.suspend(|| talk(format!("{error:#}, will try again")));
+                self.progress
+                    .suspend(|| talk(format!("{error:#}, will try again")));
                 told = true;
             }
             tokio::time::sleep(after.unwrap_or(pause).min(Duration::from_secs(30))).await;
@@ -343,7 +448,10 @@ fn verdict(answer: &Answer) -> Verdict {
     let refusal = || {
         serde_json::from_slice(&answer.body).unwrap_or_else(|_| Refusal {
             code: answer.status.as_str().to_owned(),
-            message: String::from_utf8_lossy(&answer.body).chars().take(200).collect(),
+            message: String::from_utf8_lossy(&answer.body)
+                .chars()
+                .take(200)
+                .collect(),
         })
     };
     let outcome = match answer.status {
@@ -353,7 +461,9 @@ fn verdict(answer: &Answer) -> Verdict {
             Err(_) => Outcome::Hopeless(refusal()),
         },
         StatusCode::PAYLOAD_TOO_LARGE => Outcome::BodyRefused(refusal()),
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => return again(answer, refusal()),
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
+            return again(answer, refusal());
+        }
         status if status.is_server_error() => return again(answer, refusal()),
         _ => Outcome::Hopeless(refusal()),
     };
@@ -361,6 +471,15 @@ fn verdict(answer: &Answer) -> Verdict {
 }
 
 fn again(answer: &Answer, refusal: Refusal) -> Verdict {
-    let seconds = answer.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-    Verdict::Again { after: seconds.map(Duration::from_secs), reason: format!("{}: {}", refusal.code, refusal.message) }
+    let seconds = answer
+        .headers
+        .get(header::RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    Verdict::Again {
+        after: seconds.map(Duration::from_secs),
+        reason: format!("{}: {}", refusal.code, refusal.message),
+    }
 }
+
+#[cfg(test)]
+mod tests;

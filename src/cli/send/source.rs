@@ -9,7 +9,9 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::rc::Rc;
 
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 use serde_json::value::RawValue;
 
 /// No event may be longer; the daemon's own limit is far below.
@@ -80,16 +82,23 @@ enum Format {
     Values,
 }
 
-fn read_plain(mut input: impl BufRead, take: &mut dyn FnMut(Event) -> bool) -> Result<(), SourceError> {
+fn read_plain(
+    mut input: impl BufRead,
+    take: &mut dyn FnMut(Event) -> bool,
+) -> Result<(), SourceError> {
     let mut probe = Vec::new();
-    (&mut input).take(PROBE as u64).read_until(b'\n', &mut probe)?;
+    (&mut input)
+        .take(PROBE as u64)
+        .read_until(b'\n', &mut probe)?;
     // A byte order mark, and blank lines before the first event.
     if probe.starts_with(b"\xef\xbb\xbf") {
         probe.drain(..3);
     }
     while probe.trim_ascii().is_empty() && !probe.is_empty() {
         probe.clear();
-        (&mut input).take(PROBE as u64).read_until(b'\n', &mut probe)?;
+        (&mut input)
+            .take(PROBE as u64)
+            .read_until(b'\n', &mut probe)?;
     }
     let format = tell_format(&probe);
     let input = io::Cursor::new(probe).chain(input);
@@ -128,17 +137,26 @@ fn begins_records(text: &[u8]) -> bool {
         match rest.trim_ascii_start().strip_prefix(token) {
             Some(after) => rest = after,
             // The line may end between two tokens.
-            None => return rest.trim_ascii_start().is_empty() && token != b"{" && token != b"\"Records\"",
+            None => {
+                return rest.trim_ascii_start().is_empty()
+                    && token != b"{"
+                    && token != b"\"Records\"";
+            }
         }
     }
     true
 }
 
-fn read_lines(mut input: impl BufRead, take: &mut dyn FnMut(Event) -> bool) -> Result<(), SourceError> {
+fn read_lines(
+    mut input: impl BufRead,
+    take: &mut dyn FnMut(Event) -> bool,
+) -> Result<(), SourceError> {
     let mut number = 0;
     loop {
         let mut line = Vec::new();
-        (&mut input).take(EVENT_LIMIT).read_until(b'\n', &mut line)?;
+        (&mut input)
+            .take(EVENT_LIMIT)
+            .read_until(b'\n', &mut line)?;
         number += 1;
         if line.is_empty() {
             return Ok(());
@@ -153,10 +171,21 @@ fn read_lines(mut input: impl BufRead, take: &mut dyn FnMut(Event) -> bool) -> R
     }
 }
 
-fn read_json(input: impl BufRead, take: &mut dyn FnMut(Event) -> bool, arrays: bool) -> Result<(), SourceError> {
+fn read_json(
+    input: impl BufRead,
+    take: &mut dyn FnMut(Event) -> bool,
+    arrays: bool,
+) -> Result<(), SourceError> {
     let allowance = Rc::new(Cell::new(EVENT_LIMIT));
-    let mut input = Metered { input, allowance: allowance.clone() };
-    let mut sink = Sink { take, allowance, stopped: false };
+    let mut input = Metered {
+        input,
+        allowance: allowance.clone(),
+    };
+    let mut sink = Sink {
+        take,
+        allowance,
+        stopped: false,
+    };
     loop {
         sink.allowance.set(EVENT_LIMIT);
         if !skip_space(&mut input)? {
@@ -164,7 +193,11 @@ fn read_json(input: impl BufRead, take: &mut dyn FnMut(Event) -> bool, arrays: b
         }
         // Reads exactly the bytes of one value.
         let mut value = serde_json::Deserializer::from_reader(&mut input);
-        let outcome = if arrays { Top(&mut sink).deserialize(&mut value) } else { sink.value_or_records(&mut value) };
+        let outcome = if arrays {
+            Top(&mut sink).deserialize(&mut value)
+        } else {
+            sink.value_or_records(&mut value)
+        };
         match outcome {
             Ok(()) => {}
             Err(_) if sink.stopped => return Err(SourceError::Stopped),
@@ -176,7 +209,9 @@ fn read_json(input: impl BufRead, take: &mut dyn FnMut(Event) -> bool, arrays: b
 /// Skips white space; false at the end of the input.
 fn skip_space(input: &mut impl BufRead) -> io::Result<bool> {
     loop {
-        let Some(&next) = input.fill_buf()?.first() else { return Ok(false) };
+        let Some(&next) = input.fill_buf()?.first() else {
+            return Ok(false);
+        };
         if !next.is_ascii_whitespace() {
             return Ok(true);
         }
@@ -192,12 +227,15 @@ struct Metered<R> {
 
 impl<R> Metered<R> {
     fn spend(&self, bytes: usize) {
-        self.allowance.set(self.allowance.get().saturating_sub(bytes as u64));
+        self.allowance
+            .set(self.allowance.get().saturating_sub(bytes as u64));
     }
 
     fn check(&self) -> io::Result<()> {
         match self.allowance.get() {
-            0 => Err(io::Error::other(format!("an event is longer than {EVENT_LIMIT} bytes"))),
+            0 => Err(io::Error::other(format!(
+                "an event is longer than {EVENT_LIMIT} bytes"
+            ))),
             _ => Ok(()),
         }
     }
@@ -251,7 +289,9 @@ impl Sink<'_> {
         }
         let value: Box<RawValue> = Box::deserialize(input)?;
         match serde_json::from_str::<Wrapper>(value.get()) {
-            Ok(Wrapper { records: Some(records) }) => records.iter().try_for_each(|record| self.event(record)),
+            Ok(Wrapper {
+                records: Some(records),
+            }) => records.iter().try_for_each(|record| self.event(record)),
             _ => self.event(&value),
         }
     }
@@ -292,7 +332,13 @@ impl<'de> Visitor<'de> for Top<'_, '_> {
                 entries.next_value::<IgnoredAny>()?;
             }
         }
-        if found { Ok(()) } else { Err(A::Error::custom("an object without Records among arrays of events")) }
+        if found {
+            Ok(())
+        } else {
+            Err(A::Error::custom(
+                "an object without Records among arrays of events",
+            ))
+        }
     }
 }
 
@@ -306,9 +352,17 @@ fn identified(event: &[u8]) -> Vec<u8> {
     fn present<'de, D: Deserializer<'de>>(input: D) -> Result<bool, D::Error> {
         IgnoredAny::deserialize(input).map(|_| true)
     }
-    let Ok(Probe { has_id: false }) = serde_json::from_slice(event) else { return event.to_vec() };
-    let Some(inside) = event.strip_prefix(b"{") else { return event.to_vec() };
-    let comma = if inside.trim_ascii_start().starts_with(b"}") { "" } else { "," };
+    let Ok(Probe { has_id: false }) = serde_json::from_slice(event) else {
+        return event.to_vec();
+    };
+    let Some(inside) = event.strip_prefix(b"{") else {
+        return event.to_vec();
+    };
+    let comma = if inside.trim_ascii_start().starts_with(b"}") {
+        ""
+    } else {
+        ","
+    };
     let mut out = format!("{{\"eventID\":\"{}\"{comma}", uuid::Uuid::new_v4()).into_bytes();
     out.extend_from_slice(inside);
     out
@@ -347,11 +401,26 @@ mod tests {
             (format!("\n [ {a} ,\n{b} ]\n"), vec![a, b]),
             (format!("[{a}]\n[{b}]\n"), vec![a, b]),
             (format!("{{\"Records\":[{a},{b}]}}"), vec![a, b]),
-            (format!("{{ \"Records\" : [ {a} , {b} ] , \"more\":1}}"), vec![a, b]),
-            (format!("{{\"Records\":[{a}]}}{{\"Records\":[{b}]}}"), vec![a, b]),
-            (format!("{{\"Records\":[{a}]}}\n{{\"Records\":[{b}]}}\n"), vec![a, b]),
-            (format!("{{\n\"Records\": [\n{a},\n{b}\n]\n}}\n"), vec![a, b]),
-            (format!("{{\"more\":{{}},\"Records\":[{a},{b}]}}"), vec![a, b]),
+            (
+                format!("{{ \"Records\" : [ {a} , {b} ] , \"more\":1}}"),
+                vec![a, b],
+            ),
+            (
+                format!("{{\"Records\":[{a}]}}{{\"Records\":[{b}]}}"),
+                vec![a, b],
+            ),
+            (
+                format!("{{\"Records\":[{a}]}}\n{{\"Records\":[{b}]}}\n"),
+                vec![a, b],
+            ),
+            (
+                format!("{{\n\"Records\": [\n{a},\n{b}\n]\n}}\n"),
+                vec![a, b],
+            ),
+            (
+                format!("{{\"more\":{{}},\"Records\":[{a},{b}]}}"),
+                vec![a, b],
+            ),
             (format!("{pretty}\n{b}"), vec![pretty, b]),
             (a.to_owned(), vec![a]),
             ("[]".to_owned(), vec![]),
@@ -361,27 +430,58 @@ mod tests {
         ];
         for (text, expected) in table {
             assert_eq!(all(text.as_bytes()).unwrap(), expected, "{text}");
-            assert_eq!(all(&gzip(text.as_bytes())).unwrap(), expected, "gzip of {text}");
+            assert_eq!(
+                all(&gzip(text.as_bytes())).unwrap(),
+                expected,
+                "gzip of {text}"
+            );
         }
-        let members = [gzip(format!("{a}\n").as_bytes()), gzip(format!("{b}\n").as_bytes())].concat();
+        let members = [
+            gzip(format!("{a}\n").as_bytes()),
+            gzip(format!("{b}\n").as_bytes()),
+        ]
+        .concat();
         assert_eq!(all(&members).unwrap(), [a, b]);
     }
 
     #[test]
     fn what_is_no_json_is_left_to_the_daemon_by_line_and_refused_in_an_array() {
-        assert_eq!(all(b"{\"eventID\":\"a\"}\nnot json\n{\"eventID\":\"b\"}").unwrap().len(), 3);
+        assert_eq!(
+            all(b"{\"eventID\":\"a\"}\nnot json\n{\"eventID\":\"b\"}")
+                .unwrap()
+                .len(),
+            3
+        );
         assert_eq!(all(b"not json\n").unwrap(), ["not json"]);
-        assert!(matches!(all(b"[{\"eventID\":\"a\"},nonsense]"), Err(SourceError::Json(_))));
-        assert!(matches!(all(b"[{\"eventID\":\"a\"}"), Err(SourceError::Json(_))));
-        assert!(matches!(all(b"[]{\"eventID\":\"a\"}"), Err(SourceError::Json(_))));
+        assert!(matches!(
+            all(b"[{\"eventID\":\"a\"},nonsense]"),
+            Err(SourceError::Json(_))
+        ));
+        assert!(matches!(
+            all(b"[{\"eventID\":\"a\"}"),
+            Err(SourceError::Json(_))
+        ));
+        assert!(matches!(
+            all(b"[]{\"eventID\":\"a\"}"),
+            Err(SourceError::Json(_))
+        ));
         let cut = gzip(b"{\"eventID\":\"a\"}\n{\"eventID\":\"b\"}\n");
-        assert!(matches!(all(&cut[..cut.len() - 9]), Err(SourceError::Io(_))));
+        assert!(matches!(
+            all(&cut[..cut.len() - 9]),
+            Err(SourceError::Io(_))
+        ));
     }
 
     #[test]
     fn events_without_an_id_get_one_and_the_rest_is_untouched() {
-        let given = all(b"{\"a\": 1 }\n{ }\n{\"eventID\":null}\n{\"x\":{\"eventID\":\"inner\"}}\n[1]").unwrap();
-        let id = |event: &str| serde_json::from_str::<serde_json::Value>(event).unwrap()["eventID"].as_str().map(str::len);
+        let given =
+            all(b"{\"a\": 1 }\n{ }\n{\"eventID\":null}\n{\"x\":{\"eventID\":\"inner\"}}\n[1]")
+                .unwrap();
+        let id = |event: &str| {
+            serde_json::from_str::<serde_json::Value>(event).unwrap()["eventID"]
+                .as_str()
+                .map(str::len)
+        };
         assert_eq!(id(&given[0]), Some(36));
         assert!(given[0].ends_with(",\"a\": 1 }"));
         assert_eq!(id(&given[1]), Some(36));
