@@ -1,12 +1,14 @@
 //! `traild wal`: a look into the journal and the ledger on the disk.
 
+use std::collections::VecDeque;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
 use super::{Failure, counted};
-use crate::wal::{self, Inspection};
+use crate::event::Record;
+use crate::wal::{self, Inspection, Position};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -14,6 +16,9 @@ pub enum Command {
     Inspect {
         #[command(flatten)]
         data_dir: DataDir,
+        /// Also show the last N events of the journal: position, account, region, folder and JSON
+        #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1000))]
+        records: u16,
     },
     /// Read everything, and exit with 1 if anything is damaged
     Check {
@@ -30,14 +35,18 @@ pub struct DataDir {
 }
 
 /// The two logs below a data directory.
-const LOGS: [&str; 2] = ["journal", "ledger"];
+const LOGS: [&str; 2] = [JOURNAL, "ledger"];
+const JOURNAL: &str = "journal";
 
 pub fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Inspect { data_dir } => {
+        Command::Inspect { data_dir, records } => {
             let mut out = String::new();
             for (directory, inspection) in inspect(&data_dir.data_dir)? {
                 out.push_str(&segments(&directory, &inspection));
+                if directory.ends_with(JOURNAL) {
+                    out.push_str(&last_records(&inspection, usize::from(records))?);
+                }
             }
             super::print(out)
         }
@@ -128,6 +137,45 @@ fn segments(directory: &Path, inspection: &Inspection) -> String {
     out
 }
 
+/// The last `wanted` events, oldest first, read from the newest segment backwards.
+fn last_records(inspection: &Inspection, wanted: usize) -> Result<String, Failure> {
+    let mut lines = VecDeque::new();
+    for segment in inspection.segments.iter().rev() {
+        let missing = wanted - lines.len();
+        if missing == 0 {
+            break;
+        }
+        let mut last = VecDeque::new();
+        wal::dump(segment, &mut |position, payload| {
+            if last.len() == missing {
+                last.pop_front();
+            }
+            last.push_back((position, payload.to_vec()));
+        })
+        .with_context(|| format!("cannot read {}", segment.file.display()))?;
+        for (position, payload) in last.iter().rev() {
+            lines.push_front(record(*position, payload));
+        }
+    }
+    Ok(lines.into_iter().collect())
+}
+
+fn record(position: Position, payload: &[u8]) -> String {
+    match Record::decode(payload) {
+        Ok(Record { meta, json }) => {
+            let json = String::from_utf8_lossy(json);
+            format!(
+                "{} {} {} {} {json}\n",
+                position.0,
+                meta.account,
+                meta.region,
+                meta.folder.as_str()
+            )
+        }
+        Err(error) => format!("{} {error}\n", position.0),
+    }
+}
+
 fn verdict(directory: &Path, inspection: &Inspection) -> String {
     let mut out = String::new();
     let mut line = |text: String| writeln!(out, "{text}").expect("writing to a String cannot fail");
@@ -172,4 +220,115 @@ fn verdict(directory: &Path, inspection: &Inspection) -> String {
         ),
     });
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::WallMillis;
+    use crate::event::{Folder, Meta};
+    use crate::wal::{Batch, DiskReserve, Options, RealDisk, Wal};
+
+    async fn journal(data_dir: &Path, events: usize) {
+        let options = Options {
+            directory: data_dir.join(JOURNAL),
+            segment_bytes: 64 << 10,
+            max_bytes: 1 << 30,
+            disk_reserve: DiskReserve::None,
+            queue_bytes: 1 << 20,
+        };
+        let (wal, _) = Wal::open(
+            Arc::new(RealDisk),
+            options,
+            wal::Metrics::default(),
+            &mut |_, _| {},
+        )
+        .unwrap();
+        for number in 0..events {
+            let meta = Meta {
+                account: "111122223333".parse().unwrap(),
+                region: "eu-central-1".parse().unwrap(),
+                folder: Folder::CloudTrail,
+                global_service: false,
+                event_time: 0,
+                accepted_at: WallMillis(0),
+                fingerprint: [0; 16],
+            };
+            let mut batch = Batch::new();
+            batch.push_with(|out| {
+                meta.encode(out);
+                out.extend_from_slice(
+                    format!("{{\"n\":{number},\"pad\":\"{}\"}}", "x".repeat(2000)).as_bytes(),
+                );
+            });
+            wal.reserve(batch.bytes())
+                .await
+                .unwrap()
+                .append(batch)
+                .await
+                .unwrap();
+        }
+        tokio::task::spawn_blocking(move || wal.close())
+            .await
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_last_records_are_shown_across_segments() {
+        let directory = tempfile::tempdir().unwrap();
+        journal(directory.path(), 100).await;
+        let (_, inspection) = inspect(directory.path()).unwrap().remove(0);
+        assert!(inspection.segments.len() > 2, "{inspection:?}");
+        let text = last_records(&inspection, 50).unwrap();
+        let numbers: Vec<usize> = text
+            .lines()
+            .map(|line| {
+                line.split("\"n\":")
+                    .nth(1)
+                    .unwrap()
+                    .split(',')
+                    .next()
+                    .unwrap()
+                    .parse()
+                    .unwrap()
+            })
+            .collect();
+        assert_eq!(numbers, (50..100).collect::<Vec<_>>());
+        assert!(
+            text.lines()
+                .all(|line| line.contains(" 111122223333 eu-central-1 CloudTrail {"))
+        );
+        assert_eq!(
+            last_records(&inspection, 1000).unwrap().lines().count(),
+            100
+        );
+        assert!(segments(directory.path(), &inspection).contains("segments, "));
+    }
+
+    #[tokio::test]
+    async fn damage_is_told_with_file_and_offset() {
+        let directory = tempfile::tempdir().unwrap();
+        journal(directory.path(), 100).await;
+        let (path, inspection) = inspect(directory.path()).unwrap().remove(0);
+        assert!(verdict(&path, &inspection).contains("sound, 100 frames"));
+        let first = &inspection.segments[0];
+        let mut bytes = std::fs::read(&first.file).unwrap();
+        bytes[20_000] ^= 0xff;
+        std::fs::write(&first.file, bytes).unwrap();
+        let check = Command::Check {
+            data_dir: DataDir {
+                data_dir: directory.path().to_owned(),
+            },
+        };
+        assert!(matches!(run(check), Err(Failure::Told)));
+        let (path, inspection) = inspect(directory.path()).unwrap().remove(0);
+        let told = verdict(&path, &inspection);
+        assert!(
+            told.contains("bytes damaged or missing, 99 frames intact"),
+            "{told}"
+        );
+        assert!(told.contains("at offset"), "{told}");
+    }
 }

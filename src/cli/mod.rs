@@ -46,7 +46,7 @@ enum Command {
     Send(send::Arguments),
     /// Show what a running daemon has delivered, and what not yet
     Status(status::Arguments),
-    /// Look into the journal while no daemon runs
+    /// Look into the journal and the ledger on the disk
     #[command(subcommand)]
     Wal(journal::Command),
     /// Print shell completions

@@ -305,10 +305,10 @@ fn summary(Loaded { config, source, .. }: &Loaded) -> String {
         show_size(config.delivery.max_bytes),
         config.delivery.gzip_level
     ));
-    line(format!(
-        "trails    {}",
-        counted(config.trails.len(), "trail")
-    ));
+    line(match config.trails.len() {
+        0 => "trails    none given, the daemon's own default".to_owned(),
+        count => format!("trails    {count}"),
+    });
     for trail in &config.trails {
         let slash = if trail.s3_key_prefix.is_empty() {
             ""
