@@ -1,4 +1,4 @@
-//! The program: exit codes, nothing else.
+//! The program: what was typed, and the exit code.
 
 fn main() -> std::process::ExitCode {
     traild::cli::main()

@@ -120,3 +120,6 @@ fn response_checksums(when: Checksum) -> ResponseChecksumValidation {
         Checksum::WhenSupported => ResponseChecksumValidation::WhenSupported,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -286,7 +286,7 @@ pub fn load(
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Loaded, Vec<Mistake>> {
     let candidates = ["./traild.toml", "/etc/traild/traild.toml"].map(Path::new);
-    let (source, text) = find(path, &candidates).map_err(|mistake| vec![mistake])?;
+    let (source, text) = find(path, &candidates)?;
     check(source, &text, environment)
 }
 
@@ -297,7 +297,7 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
 }
 
 /// The first configuration there is. A file that is named must exist; one that exists must be readable.
-fn find(named: Option<&Path>, candidates: &[&Path]) -> Result<(Source, String), Mistake> {
+fn find(named: Option<&Path>, candidates: &[&Path]) -> Result<(Source, String), Vec<Mistake>> {
     if let Some(path) = named {
         return match std::fs::read_to_string(path) {
             Ok(text) => Ok((Source::File(path.into()), text)),
@@ -314,7 +314,7 @@ fn find(named: Option<&Path>, candidates: &[&Path]) -> Result<(Source, String), 
     Ok((Source::EmbeddedDefault, String::new()))
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Mistake {
+fn unreadable(path: &Path, error: &io::Error) -> Vec<Mistake> {
     let hint = match error.kind() {
         io::ErrorKind::NotFound => {
             "name an existing file, or leave --config out to run with the embedded default"
@@ -323,7 +323,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Mistake {
         io::ErrorKind::InvalidData => "a configuration is TOML in UTF-8",
         _ => "a configuration is a TOML file",
     };
-    Mistake {
+    vec![Mistake {
         key: String::new(),
         place: Place::File {
             path: path.display().to_string(),
@@ -332,7 +332,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Mistake {
         value: None,
         problem: format!("cannot read the configuration: {error}"),
         hint: Some(hint.into()),
-    }
+    }]
 }
 
 /// Checks the text of a configuration.

@@ -474,7 +474,7 @@ fn files_are_looked_for_in_order() {
     assert_eq!(find(None), Ok(Source::File(second.clone())));
     std::fs::write(&first, "").unwrap();
     assert_eq!(find(None), Ok(Source::File(first.clone())));
-    let missing = find(Some(&named)).unwrap_err().to_string();
+    let missing = find(Some(&named)).unwrap_err()[0].to_string();
     assert!(
         missing.contains("named.toml: cannot read the configuration"),
         "{missing}"

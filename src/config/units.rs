@@ -41,7 +41,7 @@ pub fn show_size(bytes: u64) -> String {
     ];
     match units
         .iter()
-        .find(|(_, size)| bytes >= *size && bytes % size == 0)
+        .find(|(_, size)| bytes >= *size && bytes.is_multiple_of(*size))
     {
         Some((name, size)) => format!("{}{name}", bytes / size),
         None => format!("{bytes}"),
@@ -87,7 +87,7 @@ pub fn show_duration(time: Duration) -> String {
     ];
     match units
         .iter()
-        .find(|(_, size)| millis >= *size && millis % size == 0)
+        .find(|(_, size)| millis >= *size && millis.is_multiple_of(*size))
     {
         Some((name, size)) => format!("{}{name}", millis / size),
         None => format!("{millis}ms"),

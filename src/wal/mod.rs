@@ -56,11 +56,13 @@ mod reader;
 mod recovery;
 mod writer;
 
+mod dump;
 mod inspect;
 mod lock;
 
 pub use disk::{Access, Disk, DiskFile, RealDisk};
 pub use frame::{Batch, FRAME_HEADER_BYTES, MAX_PAYLOAD_BYTES, Reason};
+pub use dump::dump;
 pub use inspect::{Inspection, Quarantined, SegmentReport, inspect};
 pub use lock::{DirLock, LockError};
 pub use reader::{Chunk, EachFrame, Reader};

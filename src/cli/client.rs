@@ -1,0 +1,209 @@
+//! A small HTTP/1.1 client for the daemon's api listener: one connection, kept while it lasts.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::Context;
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpStream, UnixStream};
+
+/// `http://HOST:PORT` or `unix:/PATH`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    Tcp { authority: String },
+    Unix { path: PathBuf },
+}
+
+impl FromStr for Endpoint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return match path {
+                "" => Err("a unix endpoint names a socket: unix:/run/traild/traild.sock".into()),
+                path => Ok(Self::Unix { path: path.into() }),
+            };
+        }
+        let uri: http::Uri = text
+            .parse()
+            .map_err(|error| format!("not a URL: {error}"))?;
+        match (uri.scheme_str(), uri.authority(), uri.path()) {
+            (Some("http"), Some(authority), "" | "/") if !authority.as_str().contains('@') => {
+                let port = authority.port_u16().unwrap_or(80);
+                Ok(Self::Tcp {
+                    authority: format!("{}:{port}", authority.host()),
+                })
+            }
+            (Some("https"), ..) => Err("https is not supported by this version of traild".into()),
+            _ => Err("an endpoint is http://HOST:PORT or unix:/PATH".into()),
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { authority } => write!(f, "http://{authority}"),
+            Self::Unix { path } => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+pub struct Client {
+    endpoint: Endpoint,
+    connection: Option<SendRequest<Full<Bytes>>>,
+}
+
+/// More than any answer of the daemon holds.
+const ANSWER_LIMIT: usize = 64 << 20;
+
+impl Client {
+    pub fn new(endpoint: Endpoint) -> Self {
+        Self {
+            endpoint,
+            connection: None,
+        }
+    }
+
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    pub async fn get(&mut self, path: &str, patience: Duration) -> anyhow::Result<Answer> {
+        self.request(Request::get(path), Bytes::new(), patience)
+            .await
+    }
+
+    pub async fn post(
+        &mut self,
+        path: &str,
+        content_type: &str,
+        body: Bytes,
+        patience: Duration,
+    ) -> anyhow::Result<Answer> {
+        self.request(
+            Request::post(path).header(header::CONTENT_TYPE, content_type),
+            body,
+            patience,
+        )
+        .await
+    }
+
+    /// After an error nothing is known about what the daemon did; the next request begins a new connection.
+    async fn request(
+        &mut self,
+        request: http::request::Builder,
+        body: Bytes,
+        patience: Duration,
+    ) -> anyhow::Result<Answer> {
+        let authority = match &self.endpoint {
+            Endpoint::Tcp { authority } => authority,
+            Endpoint::Unix { .. } => "localhost",
+        };
+        let request = request
+            .header(header::HOST, authority)
+            .body(Full::new(body))?;
+        let mut connection = match self.connection.take() {
+            Some(connection) if connection.is_ready() => connection,
+            _ => self.connect().await?,
+        };
+        let exchange = async {
+            let response = connection.send_request(request).await?;
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, ANSWER_LIMIT)
+                .collect()
+                .await
+                .map_err(|error| anyhow::anyhow!(error))?;
+            anyhow::Ok(Answer {
+                status: head.status,
+                headers: head.headers,
+                body: body.to_bytes(),
+            })
+        };
+        let answer = tokio::time::timeout(patience, exchange).await;
+        let answer = answer
+            .with_context(|| {
+                format!(
+                    "no answer from {} within {} seconds",
+                    self.endpoint,
+                    patience.as_secs()
+                )
+            })?
+            .with_context(|| format!("the connection to {} broke", self.endpoint))?;
+        self.connection = Some(connection);
+        Ok(answer)
+    }
+
+    async fn connect(&self) -> anyhow::Result<SendRequest<Full<Bytes>>> {
+        let connecting = async {
+            anyhow::Ok(match &self.endpoint {
+                Endpoint::Tcp { authority } => {
+                    let stream = TcpStream::connect(authority).await?;
+                    stream.set_nodelay(true)?;
+                    handshake(stream).await?
+                }
+                Endpoint::Unix { path } => handshake(UnixStream::connect(path).await?).await?,
+            })
+        };
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
+        let refused = || format!("cannot reach {}", self.endpoint);
+        connected.with_context(refused)?.with_context(refused)
+    }
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+async fn handshake<S>(stream: S) -> hyper::Result<SendRequest<Full<Bytes>>>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // Ends when the sender is dropped or the peer closes; its error reaches the request it broke.
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_urls_of_two_kinds() {
+        let tcp = |authority: &str| {
+            Ok(Endpoint::Tcp {
+                authority: authority.into(),
+            })
+        };
+        let unix = |path: &str| Ok(Endpoint::Unix { path: path.into() });
+        assert_eq!("http://127.0.0.1:4580".parse(), tcp("127.0.0.1:4580"));
+        assert_eq!("http://host/".parse(), tcp("host:80"));
+        assert_eq!("http://[::1]:4580".parse(), tcp("[::1]:4580"));
+        assert_eq!("unix:/run/x.sock".parse(), unix("/run/x.sock"));
+        assert_eq!("unix:///run/x.sock".parse(), unix("/run/x.sock"));
+        for bad in [
+            "",
+            "127.0.0.1:4580",
+            "https://host",
+            "http://host/path",
+            "unix:",
+            "ftp://host",
+        ] {
+            assert!(bad.parse::<Endpoint>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! `traild status`: what a running daemon has delivered, and what not yet.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+
+use super::client::{Client, Endpoint};
+use super::{EndpointArgument, Failure};
+use crate::telemetry::status::{SinkStatus, Status};
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    endpoint: EndpointArgument,
+    /// Print the daemon's answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub fn run(arguments: Arguments) -> Result<(), Failure> {
+    let (body, status) = super::runtime()?.block_on(fetch(arguments.endpoint.endpoint))?;
+    if arguments.json {
+        return super::print([&body[..], b"\n"].concat());
+    }
+    super::print(table(&status))
+}
+
+/// The daemon's status, as text and as read. Any failure to get it says what to do.
+pub async fn fetch(endpoint: Endpoint) -> Result<(Vec<u8>, Status), Failure> {
+    let mut client = Client::new(endpoint);
+    let answer = client.get("/v1/status", PATIENCE).await;
+    let answer = answer.map_err(|error| {
+        Failure::hinted(
+            error,
+            "is traild running? name its api listener with --endpoint",
+        )
+    })?;
+    if !answer.status.is_success() {
+        let error = anyhow!(
+            "{} answered {} to GET /v1/status",
+            client.endpoint(),
+            answer.status
+        );
+        return Err(Failure::hinted(
+            error,
+            "is it the api listener of a traild?",
+        ));
+    }
+    let status = serde_json::from_slice(&answer.body);
+    let status = status.with_context(|| {
+        format!(
+            "{} answered other than a traild of this version does",
+            client.endpoint()
+        )
+    });
+    let status = status.map_err(|error| {
+        Failure::hinted(error, "is it the api listener of a traild of this version?")
+    })?;
+    Ok((answer.body.trim_ascii_end().to_vec(), status))
+}
+
+fn table(status: &Status) -> String {
+    let mut out = String::new();
+    let ready = match (&status.ready, &status.not_ready_reason) {
+        (true, _) => "ready".to_owned(),
+        (false, Some(reason)) => format!("not ready: {reason}"),
+        (false, None) => "not ready".to_owned(),
+    };
+    let journal = &status.journal;
+    let mut line = |text: String| writeln!(out, "{text}").expect("writing to a String cannot fail");
+    line(format!(
+        "traild {} · account {} · {} · {ready}",
+        status.version, status.account_id, status.region
+    ));
+    line(format!(
+        "journal {} of {} · positions {} to {}",
+        rounded_size(journal.bytes),
+        rounded_size(journal.max_bytes),
+        journal.start,
+        journal.durable
+    ));
+    if let Some(failure) = &journal.failure {
+        line(format!("journal failed: {failure}"));
+    }
+    if status.trails.is_empty() {
+        line("no trails".into());
+        return out;
+    }
+    let heads = [
+        "TRAIL",
+        "SINK",
+        "DESTINATION",
+        "DELIVERED",
+        "PENDING",
+        "OLDEST",
+        "DEAD",
+        "OBJECTS",
+        "LAST DELIVERY",
+    ];
+    let mut rows: Vec<Vec<String>> = vec![heads.map(str::to_owned).to_vec()];
+    let mut errors = Vec::new();
+    for trail in &status.trails {
+        let destination = match trail.prefix.as_str() {
+            "" => format!("s3://{}", trail.bucket),
+            prefix => format!("s3://{}/{prefix}", trail.bucket),
+        };
+        for sink in &trail.sinks {
+            let destination = if sink.sink == "s3" { &destination } else { "" };
+            rows.push(row(&trail.name, destination, sink));
+            if let Some(error) = &sink.last_error {
+                errors.push(format!(
+                    "{} {}: {} at {}: {}",
+                    trail.name, sink.sink, error.code, error.at, error.message
+                ));
+            }
+        }
+    }
+    line(String::new());
+    let widths: Vec<usize> = (0..heads.len())
+        .map(|column| {
+            rows.iter()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
+    for row in &rows {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
+        line(cells.join("  ").trim_end().to_owned());
+    }
+    if !errors.is_empty() {
+        line("\nlast errors:".into());
+        errors
+            .into_iter()
+            .for_each(|error| line(format!("  {error}")));
+    }
+    out
+}
+
+/// A size as people say it: `12 B`, `1.5 MiB`.
+fn rounded_size(bytes: u64) -> String {
+    let units = [
+        ("TiB", 1_u64 << 40),
+        ("GiB", 1 << 30),
+        ("MiB", 1 << 20),
+        ("KiB", 1 << 10),
+    ];
+    match units.into_iter().find(|(_, size)| bytes >= *size) {
+        Some((name, size)) => format!("{:.1} {name}", bytes as f64 / size as f64),
+        None => format!("{bytes} B"),
+    }
+}
+
+fn row(trail: &str, destination: &str, sink: &SinkStatus) -> Vec<String> {
+    vec![
+        trail.to_owned(),
+        sink.sink.clone(),
+        destination.to_owned(),
+        sink.delivered.to_string(),
+        sink.pending.to_string(),
+        sink.oldest_pending_seconds
+            .map_or("-".into(), |seconds| format!("{seconds:.0}s")),
+        sink.dead_lettered.to_string(),
+        sink.objects.to_string(),
+        sink.last_delivery_at.clone().unwrap_or_else(|| "-".into()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::status::{JournalStatus, LastError, TrailStatus};
+
+    #[test]
+    fn the_table_shows_each_trail_and_its_trouble() {
+        let sink = SinkStatus {
+            sink: "s3".into(),
+            delivered: 1200,
+            pending: 34,
+            oldest_pending_seconds: Some(12.4),
+            dead_lettered: 0,
+            objects: 5,
+            last_delivery_at: None,
+            last_error: Some(LastError {
+                code: "NoSuchBucket".into(),
+                message: "the bucket does not exist".into(),
+                at: "2026-01-01T00:00:00Z".into(),
+            }),
+        };
+        let status = Status {
+            version: "0.1.0".into(),
+            ready: false,
+            not_ready_reason: Some("disk is full".into()),
+            account_id: "111122223333".into(),
+            region: "us-east-1".into(),
+            journal: JournalStatus {
+                bytes: 77,
+                max_bytes: 1 << 30,
+                start: 0,
+                durable: 77,
+                failure: None,
+            },
+            trails: vec![TrailStatus {
+                name: "main".into(),
+                arn: "arn:aws:cloudtrail:us-east-1:111122223333:trail/main".into(),
+                home_region: "us-east-1".into(),
+                bucket: "logs".into(),
+                prefix: "p".into(),
+                sinks: vec![sink],
+            }],
+        };
+        let text = table(&status);
+        let expected = "\
+traild 0.1.0 · account 111122223333 · us-east-1 · not ready: disk is full
+journal 77 B of 1.0 GiB · positions 0 to 77
+
+TRAIL  SINK  DESTINATION  DELIVERED  PENDING  OLDEST  DEAD  OBJECTS  LAST DELIVERY
+main   s3    s3://logs/p  1200       34       12s     0     5        -
+
+last errors:
+  main s3: NoSuchBucket at 2026-01-01T00:00:00Z: the bucket does not exist
+";
+        assert_eq!(text, expected);
+        let json = serde_json::to_vec(&status).unwrap();
+        assert_eq!(serde_json::from_slice::<Status>(&json).unwrap(), status);
+    }
+}

@@ -1,0 +1,412 @@
+//! `traild validate`: every mistake at once, in the configuration and in what it names.
+
+use std::fmt::Write;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use aws_sdk_s3::error::{DisplayErrorContext, SdkError};
+
+use super::client::{Client, Endpoint};
+use super::{ConfigArgument, Failure, counted, status, talk};
+use crate::aws;
+use crate::config::units::{show_duration, show_size};
+use crate::config::{Config, Loaded, Mistake, OrganizationAccounts, Place, Source, StorageKind};
+use crate::server::{BindError, Listener};
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    config: ConfigArgument,
+    /// Check the configuration alone: no directory, port, bucket or file it names
+    #[arg(long)]
+    offline: bool,
+}
+
+pub fn run(arguments: Arguments) -> Result<(), Failure> {
+    let loaded = super::load(&arguments.config)?;
+    if !arguments.offline {
+        let findings = super::runtime()?.block_on(environment(&loaded));
+        for note in &findings.notes {
+            talk(note);
+        }
+        if !findings.mistakes.is_empty() {
+            return Err(Failure::Configuration(findings.mistakes));
+        }
+    }
+    super::print(summary(&loaded))
+}
+
+/// What the machine and AWS say about a sound configuration.
+struct Findings {
+    place: Place,
+    mistakes: Vec<Mistake>,
+    notes: Vec<String>,
+}
+
+impl Findings {
+    fn mistake(
+        &mut self,
+        key: &str,
+        value: impl ToString,
+        problem: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        self.mistakes.push(Mistake {
+            key: key.to_owned(),
+            place: self.place.clone(),
+            value: Some(value.to_string()),
+            problem: problem.into(),
+            hint: Some(hint.into()),
+        });
+    }
+
+    fn warn(&mut self, key: &str, message: impl std::fmt::Display) {
+        self.notes
+            .push(format!("warning: {}: {key}: {message}", self.place));
+    }
+}
+
+async fn environment(Loaded { config, source, .. }: &Loaded) -> Findings {
+    let place = match source {
+        Source::File(path) => Place::File {
+            path: path.display().to_string(),
+            line: None,
+        },
+        Source::EmbeddedDefault => Place::Default,
+    };
+    let mut findings = Findings {
+        place,
+        mistakes: Vec::new(),
+        notes: Vec::new(),
+    };
+    check_data_dir(&config.data_dir, &mut findings);
+    check_listeners(config, &mut findings).await;
+    check_inputs(config, &mut findings);
+    if config.storage.kind == StorageKind::S3 {
+        check_buckets(config, &mut findings).await;
+    }
+    findings
+}
+
+/// The directory must be writable, or its nearest existing ancestor so that it can be made.
+fn check_data_dir(data_dir: &Path, findings: &mut Findings) {
+    let absolute = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
+    let Some(existing) = absolute
+        .ancestors()
+        .find(|path| path.symlink_metadata().is_ok())
+    else {
+        return;
+    };
+    let shown = data_dir.display();
+    let problem = match existing.metadata() {
+        Ok(metadata) if !metadata.is_dir() => {
+            Some(format!("{} is not a directory", existing.display()))
+        }
+        Err(error) => Some(format!("cannot use {}: {error}", existing.display())),
+        Ok(_) => {
+            let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+            let refused = |errno: rustix::io::Errno| {
+                format!(
+                    "cannot write to {}: {}",
+                    existing.display(),
+                    io::Error::from(errno)
+                )
+            };
+            rustix::fs::access(existing, access).err().map(refused)
+        }
+    };
+    if let Some(problem) = problem {
+        findings.mistake(
+            "data_dir",
+            shown,
+            problem,
+            "name a directory that the user traild runs as may write to",
+        );
+    }
+}
+
+/// Listeners must be free, or be a running traild's: then this is a check before a restart.
+async fn check_listeners(config: &Config, findings: &mut Findings) {
+    let running = running_traild(config).await;
+    let mut listeners = vec![
+        ("listen.api", config.listen.api),
+        ("listen.ops", config.listen.ops),
+    ];
+    if config.storage.kind == StorageKind::Embedded {
+        listeners.push(("storage.listen", config.storage.listen));
+    }
+    for (key, address) in listeners {
+        let outcome = Listener::bind_tcp(key, address).await;
+        note_listener(
+            key,
+            &address.to_string(),
+            outcome,
+            running.as_deref(),
+            findings,
+        );
+    }
+    if let Some(path) = &config.listen.unix {
+        let outcome = Listener::bind_unix("listen.unix", path).await;
+        note_listener(
+            "listen.unix",
+            &path.display().to_string(),
+            outcome,
+            running.as_deref(),
+            findings,
+        );
+    }
+}
+
+fn note_listener(
+    key: &str,
+    address: &str,
+    outcome: Result<Listener, BindError>,
+    running: Option<&str>,
+    findings: &mut Findings,
+) {
+    match (outcome, running) {
+        (Ok(_), _) => {}
+        (Err(BindError::InUse { .. }), Some(running)) => {
+            findings
+                .notes
+                .push(format!("note: {key} = {address} is in use, {running}"));
+        }
+        (Err(BindError::InUse { .. }), None) => {
+            findings.mistake(
+                key,
+                address,
+                "the address is in use by another program",
+                format!("stop it, or set {key} to a free address"),
+            );
+        }
+        (Err(BindError::Io { hint, source, .. }), _) => {
+            findings.mistake(key, address, format!("cannot listen on it: {source}"), hint);
+        }
+    }
+}
+
+/// Says so when the configured addresses answer as a traild does.
+async fn running_traild(config: &Config) -> Option<String> {
+    let endpoint = |address: SocketAddr| Endpoint::Tcp {
+        authority: aws::reachable(address).to_string(),
+    };
+    if let Ok((_, status)) = status::fetch(endpoint(config.listen.api)).await {
+        return Some(format!(
+            "and a traild {} of account {} answers there",
+            status.version, status.account_id
+        ));
+    }
+    let metrics = Client::new(endpoint(config.listen.ops))
+        .get("/metrics", Duration::from_secs(2))
+        .await
+        .ok()?;
+    let ours = metrics
+        .body
+        .windows(17)
+        .any(|window| window == b"traild_build_info");
+    ours.then(|| format!("and a traild answers on {}", config.listen.ops))
+}
+
+/// What matches must be readable; what does not exist yet may come.
+fn check_inputs(config: &Config, findings: &mut Findings) {
+    for (index, input) in config.inputs.file.iter().enumerate() {
+        let key = format!("inputs.file[{index}].path");
+        let Ok(paths) = glob::glob(&input.path) else {
+            continue;
+        };
+        let mut found = 0;
+        for path in paths {
+            found += 1;
+            let (path, problem) = match path {
+                Ok(path) => {
+                    let problem = std::fs::File::open(&path)
+                        .err()
+                        .map(|error| error.to_string());
+                    (path, problem)
+                }
+                Err(error) => (error.path().to_owned(), Some(error.error().to_string())),
+            };
+            if let Some(problem) = problem {
+                let told = format!("cannot read {}: {problem}", path.display());
+                findings.mistake(
+                    &key,
+                    &input.path,
+                    told,
+                    "let the user traild runs as read it",
+                );
+            }
+        }
+        if found == 0 {
+            findings.warn(&key, format!("{} matches no file yet", input.path));
+        }
+    }
+}
+
+const BUCKET_PATIENCE: Duration = Duration::from_secs(8);
+
+/// Each bucket must be there. That it may not be looked at is no mistake: writing log files needs s3:PutObject alone.
+async fn check_buckets(config: &Config, findings: &mut Findings) {
+    let client = aws::s3_client(&aws::sdk_config(config).await, config);
+    for (index, trail) in config.trails.iter().enumerate() {
+        let key = format!("trails[{index}].s3_bucket_name");
+        let bucket = &trail.s3_bucket_name;
+        let answer =
+            tokio::time::timeout(BUCKET_PATIENCE, client.head_bucket().bucket(bucket).send()).await;
+        let where_to = "check [aws], the credentials of the environment and the network; --offline leaves this check out";
+        match answer {
+            Err(_) => {
+                let told = format!("no answer about it from S3 within {} seconds", BUCKET_PATIENCE.as_secs());
+                findings.mistake(&key, bucket, told, where_to);
+            }
+            Ok(Ok(_)) => {}
+            Ok(Err(SdkError::ServiceError(error))) => match error.raw().status().as_u16() {
+                404 => findings.mistake(&key, bucket, "the bucket does not exist", format!("create it: aws s3 mb s3://{bucket}")),
+                301 => findings.mistake(&key, bucket, "the bucket is in another region", "set AWS_REGION to the bucket's region"),
+                403 => findings.warn(&key, format!("S3 does not let us look at the bucket {bucket}; log files need s3:PutObject alone")),
+                status => findings.mistake(&key, bucket, format!("S3 answered {status} when asked about it"), where_to),
+            },
+            Ok(Err(error)) => {
+                findings.mistake(&key, bucket, format!("cannot ask S3 about it: {}", DisplayErrorContext(&error)), where_to);
+            }
+        }
+    }
+}
+
+/// What a sound configuration comes to.
+fn summary(Loaded { config, source, .. }: &Loaded) -> String {
+    let mut out = String::new();
+    let mut line = |text: String| writeln!(out, "{text}").expect("writing to a String cannot fail");
+    line(format!("{source}: ok"));
+    line(format!(
+        "account   {} in {}",
+        config.account_id, config.region
+    ));
+    line(format!("data_dir  {}", config.data_dir.display()));
+    let unix = config
+        .listen
+        .unix
+        .as_ref()
+        .map(|path| format!(" and unix:{}", path.display()))
+        .unwrap_or_default();
+    line(format!("api       http://{}{unix}", config.listen.api));
+    line(format!("ops       http://{}", config.listen.ops));
+    line(match (config.storage.kind, &config.aws.endpoint_url) {
+        (StorageKind::Embedded, _) => {
+            format!("storage   embedded, http://{}", config.storage.listen)
+        }
+        (StorageKind::S3, Some(url)) => format!("storage   S3 at {url}"),
+        (StorageKind::S3, None) => "storage   S3".into(),
+    });
+    line(format!(
+        "delivery  after {} or {}, gzip level {}",
+        show_duration(config.delivery.max_age),
+        show_size(config.delivery.max_bytes),
+        config.delivery.gzip_level
+    ));
+    line(match config.trails.len() {
+        0 => "trails    none given, the daemon's own default".to_owned(),
+        count => format!("trails    {count}"),
+    });
+    for trail in &config.trails {
+        let slash = if trail.s3_key_prefix.is_empty() {
+            ""
+        } else {
+            "/"
+        };
+        let accounts = match (&trail.organization_id, &trail.organization_accounts) {
+            (Some(id), OrganizationAccounts::All) if trail.is_organization_trail => {
+                format!("all accounts of {id}")
+            }
+            (Some(id), OrganizationAccounts::Only(some)) if trail.is_organization_trail => {
+                format!("{} of {id}", counted(some.len(), "account"))
+            }
+            _ => format!("account {}", config.account_id),
+        };
+        let regions = if trail.is_multi_region_trail {
+            "all regions".to_owned()
+        } else {
+            config.region.to_string()
+        };
+        line(format!(
+            "  {}: {accounts}, {regions} -> s3://{}{slash}{}",
+            trail.name, trail.s3_bucket_name, trail.s3_key_prefix
+        ));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, FileInput};
+
+    fn loaded(config: Config) -> Loaded {
+        Loaded {
+            config,
+            source: Source::EmbeddedDefault,
+            warnings: Vec::new(),
+        }
+    }
+
+    fn local(directory: &Path) -> Config {
+        let mut config = Config::embedded_default();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        (config.listen.api, config.listen.ops, config.storage.listen) = (any, any, any);
+        config.data_dir = directory.join("a/b/c");
+        config
+    }
+
+    #[tokio::test]
+    async fn what_the_configuration_names_is_looked_at() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = local(directory.path());
+        config.inputs.file = vec![FileInput {
+            path: directory.path().join("*.ndjson").display().to_string(),
+        }];
+        let findings = environment(&loaded(config.clone())).await;
+        assert_eq!(findings.mistakes, []);
+        assert_eq!(findings.notes.len(), 1, "{:?}", findings.notes);
+        assert!(!config.data_dir.exists(), "validating creates nothing");
+
+        std::fs::write(directory.path().join("a"), "").unwrap();
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        config.listen.api = taken.local_addr().unwrap();
+        // Whoever holds the port answers nothing: it is no traild.
+        std::thread::spawn(move || taken.incoming().for_each(drop));
+        config.listen.unix = Some(directory.path().join("no/such/dir.sock"));
+        let found = environment(&loaded(config)).await.mistakes;
+        let keys: Vec<&str> = found.iter().map(|mistake| mistake.key.as_str()).collect();
+        assert_eq!(
+            keys,
+            ["data_dir", "listen.api", "listen.unix"],
+            "{found:#?}"
+        );
+        assert!(found[1].to_string().contains("in use by another program"));
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_not_there_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = local(directory.path());
+        let text = "[[trails]]\nname = \"main\"\ns3_bucket_name = \"logs\"";
+        config.trails = config::check(Source::EmbeddedDefault, text, [])
+            .unwrap()
+            .config
+            .trails;
+        config.storage.kind = StorageKind::S3;
+        let closed = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        config.aws.endpoint_url = Some(format!("http://{closed}"));
+        let found = environment(&loaded(config.clone())).await.mistakes;
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert_eq!(found[0].key, "trails[0].s3_bucket_name");
+        assert!(
+            summary(&loaded(config))
+                .contains("main: account 111122223333, all regions -> s3://logs\n")
+        );
+    }
+}
