@@ -7,7 +7,9 @@
 
 pub mod accept;
 pub mod answer;
+mod body;
 pub mod dedup;
+mod framing;
 pub mod http;
 mod metrics;
 pub mod tail;
