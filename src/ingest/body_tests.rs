@@ -101,7 +101,7 @@ async fn one_byte_too_many_is_too_many() {
 
 #[tokio::test]
 async fn a_bomb_is_refused_without_its_memory() {
-    let zeroes = vec![0; 256 << 20];
+    let zeroes = vec![0; 32 << 20];
     for (encoding, bomb) in [("gzip", gzip(&zeroes)), ("zstd", zstd(&zeroes))] {
         assert!(bomb.len() < LIMITS.max_body_bytes);
         let budget = Budget::new(64 << 20, LIMITS.max_body_bytes);

@@ -12,6 +12,7 @@ pub mod dedup;
 mod framing;
 pub mod http;
 mod metrics;
+mod store;
 pub mod tail;
 
 pub use accept::{Ingest, Options, Origin};
