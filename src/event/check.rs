@@ -98,35 +98,26 @@ impl Checked<'_> {
 
 /// Reads and judges text that should be one event, with nothing but whitespace around it.
 pub fn parse<'a>(text: &'a [u8], rules: &Rules) -> Result<Checked<'a>, Refusal> {
+    let (given, found) = read(text)?;
+    check(given, &found, rules)
+}
+
+/// Walks text that should be one JSON object, with nothing but whitespace around it, and gives the object.
+pub fn read(text: &[u8]) -> Result<(&[u8], Scanned), Refusal> {
     let text = text.trim_ascii();
     let found = match text.first() {
-        Some(b'{') => scan(text),
+        Some(b'{') => scan(text).map_err(|fault| unreadable(text, fault))?,
         Some(_) => {
             let value = json::skip_value(text, 0);
             return Err(value.map_or_else(|fault| unreadable(text, fault), |_| not_an_object(text)));
         }
-        None => {
-            return Err(unreadable(
-                text,
-                Fault {
-                    at: 0,
-                    what: "the text is empty",
-                },
-            ));
-        }
+        None => return Err(unreadable(text, Fault { at: 0, what: "the text is empty" })),
     };
-    let found = found.map_err(|fault| unreadable(text, fault))?;
-    let end = json::skip_whitespace(text, found.len);
-    if end < text.len() {
-        return Err(unreadable(
-            text,
-            Fault {
-                at: end,
-                what: "something follows the event",
-            },
-        ));
+    if found.len < text.len() {
+        let at = json::skip_whitespace(text, found.len);
+        return Err(unreadable(text, Fault { at, what: "something follows the event" }));
     }
-    check(&text[..found.len], &found, rules)
+    Ok((text, found))
 }
 
 /// The refusal of text that is JSON, but not an object.

@@ -17,4 +17,5 @@ pub use check::{Checked, Rules, check, parse};
 pub use fingerprint::Secret;
 pub use record::{Meta, Record};
 pub use refusal::{Code, Refusal};
+pub use scan::Scanned;
 pub use types::{AccountId, Folder, Region};

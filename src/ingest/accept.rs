@@ -1,14 +1,27 @@
 //! From a body of bytes to durable events.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use uuid::Uuid;
 
-use super::answer::Answer;
+use super::answer::{Answer, Refused};
+use super::body::{Budget, Limits};
 use super::dedup::Window;
+use super::framing::{Broken, Framing};
 use super::metrics::Metrics;
-use crate::event::{AccountId, Region};
-use crate::wal::Wal;
+use super::store::{Ready, Stamp, Store, Stored};
+use crate::clock::WallMillis;
+use crate::event::{AccountId, Refusal, Region, Rules, Secret, check};
+use crate::wal::{AppendError, MAX_PAYLOAD_BYTES, Wal};
+
+/// Parsing lets other tasks run after so many bytes, about a third of a millisecond.
+const PARSE_STEP: usize = 256 << 10;
+
+/// What the list of refused events may take besides four times the body: hostile bodies hold millions of broken lines.
+const REFUSED_BYTES: usize = 256 << 10;
 
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -52,22 +65,165 @@ pub struct Origin {
 
 /// A handle on the ways in. Clones share it.
 #[derive(Clone)]
-pub struct Ingest {}
+pub struct Ingest {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Store,
+    secret: Secret,
+    options: Options,
+    limits: Limits,
+    budget: Budget,
+    metrics: Metrics,
+    stopping: AtomicBool,
+}
 
 impl Ingest {
     /// `window` has remembered what the sidecars and the journal hold (see [`super::dedup`]).
-    pub fn new(_wal: Wal, _window: Window, _options: Options, _metrics: Metrics) -> Self {
-        todo!()
+    pub fn new(wal: Wal, window: Window, options: Options, metrics: Metrics) -> Self {
+        let mut options = options;
+        // An event and what is added to it must fit a frame.
+        options.max_event_bytes = options.max_event_bytes.min(MAX_PAYLOAD_BYTES / 2);
+        let limits = Limits {
+            max_body_bytes: options.max_body_bytes,
+            grace: options.body_grace,
+            min_bytes_per_second: options.min_body_bytes_per_second,
+        };
+        let shared = Shared {
+            secret: window.secret().clone(),
+            store: Store::new(wal, window),
+            budget: Budget::new(options.body_memory_bytes, options.max_body_bytes),
+            limits,
+            options,
+            metrics,
+            stopping: AtomicBool::new(false),
+        };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Takes the events of one body, NDJSON, array or `{"Records":[…]}`. Resolves when those accepted are durable. Dropping the
     /// future may leave them accepted.
-    pub async fn accept(&self, _body: Bytes, _from: Origin) -> Answer {
-        todo!()
+    pub async fn accept(&self, body: Bytes, from: Origin) -> Answer {
+        if self.is_stopping() {
+            return unavailable(&AppendError::Closed);
+        }
+        let now = WallMillis::now();
+        let (ready, rejected) = match self.sort_out(&body, &from, now).await {
+            Ok(sorted) => sorted,
+            Err(Broken { code, message }) => return Answer::Unreadable { code, message },
+        };
+        let stamp = Stamp { accepted_at: now, source_address: &from.peer };
+        match self.shared.store.store(&ready, stamp).await {
+            Ok(stored) => {
+                self.count(stored);
+                for (_, refusal) in &rejected {
+                    self.shared.metrics.count_rejected(refusal.code);
+                }
+                let rejected = rejected.into_iter().map(|(index, refusal)| Refused::new(index, refusal)).collect();
+                Answer::Taken { accepted: stored.accepted, duplicates: stored.duplicates, rejected }
+            }
+            Err(error) => unavailable(&error),
+        }
     }
 
     /// From now on every request is answered 503 `Stopping`; what was taken before is still answered.
     pub fn stop(&self) {
-        todo!()
+        self.shared.stopping.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.shared.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Parts the events of `body` into those to store and those refused.
+    async fn sort_out<'b>(&self, body: &'b [u8], from: &Origin, now: WallMillis) -> Result<(Vec<Ready<'b>>, Vec<(usize, Refusal)>), Broken> {
+        let rules = self.rules(from, now);
+        let mut ready = Vec::new();
+        let mut rejected: Vec<(usize, Refusal)> = Vec::new();
+        let mut rejected_bytes = 0;
+        let mut next_pause = PARSE_STEP;
+        let mut framing = Framing::new(body)?;
+        for index in 0.. {
+            let Some(item) = framing.next_item()? else {
+                break;
+            };
+            match item.and_then(|(given, found)| check(given, &found, &rules)) {
+                Ok(event) => ready.push(Ready::new(event, self.secret(), |_| Uuid::new_v4())),
+                Err(refusal) => {
+                    rejected_bytes += refusal.message.len() + refusal.event_id.as_ref().map_or(0, String::len) + 128;
+                    if rejected_bytes > body.len() * 4 + REFUSED_BYTES {
+                        return Err(too_many(rejected.len() + 1, &refusal));
+                    }
+                    rejected.push((index, refusal));
+                }
+            }
+            if framing.position() >= next_pause {
+                next_pause = framing.position() + PARSE_STEP;
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok((ready, rejected))
+    }
+
+    pub(super) fn rules(&self, from: &Origin, now: WallMillis) -> Rules {
+        let Options { max_event_bytes, home_account, home_region, .. } = self.shared.options;
+        Rules { max_event_bytes, account: from.account.unwrap_or(home_account), region: from.region.unwrap_or(home_region), now }
+    }
+
+    /// Stores events that came in another way than a request, and counts them.
+    pub(super) async fn store(&self, events: &[Ready<'_>], stamp: Stamp<'_>) -> Result<Stored, AppendError> {
+        let stored = self.shared.store.store(events, stamp).await?;
+        self.count(stored);
+        Ok(stored)
+    }
+
+    fn count(&self, stored: Stored) {
+        self.shared.metrics.accepted.inc_by(stored.accepted as u64);
+        self.shared.metrics.duplicate.inc_by(stored.duplicates as u64);
+    }
+
+    pub(super) fn secret(&self) -> &Secret {
+        &self.shared.secret
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    pub(super) fn max_event_bytes(&self) -> usize {
+        self.shared.options.max_event_bytes
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.shared.limits
+    }
+
+    pub(super) fn budget(&self) -> &Budget {
+        &self.shared.budget
     }
 }
+
+fn too_many(count: usize, last: &Refusal) -> Broken {
+    let message = format!("{count} events are refused, too many to name, the last one because: {last}; nothing was accepted");
+    Broken { code: "TooManyRejected", message }
+}
+
+/// What a sender is told when the journal does not take its events.
+pub(super) fn unavailable(error: &AppendError) -> Answer {
+    let (code, seconds) = match error {
+        AppendError::Full { .. } => ("JournalFull", 5),
+        AppendError::DiskFull { .. } => ("DiskFull", 10),
+        AppendError::TooLarge { .. } | AppendError::Failed { .. } => ("JournalFailed", 30),
+        AppendError::Closed => ("Stopping", 2),
+    };
+    let message = match error {
+        AppendError::Closed => "the daemon is stopping".to_owned(),
+        error => format!("cannot store events: {error}"),
+    };
+    Answer::Unavailable { code, message, retry_after: Duration::from_secs(seconds) }
+}
+
+#[cfg(test)]
+#[path = "accept_tests.rs"]
+mod tests;

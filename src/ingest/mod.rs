@@ -7,9 +7,12 @@
 
 pub mod accept;
 pub mod answer;
+mod body;
 pub mod dedup;
+mod framing;
 pub mod http;
 mod metrics;
+mod store;
 pub mod tail;
 
 pub use accept::{Ingest, Options, Origin};
