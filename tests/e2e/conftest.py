@@ -73,3 +73,15 @@ def localstack():
     up = subprocess.run([ROOT / "localstack" / "up"], check=True, stdout=subprocess.PIPE, text=True)
     yield up.stdout.strip()
     subprocess.run([ROOT / "localstack" / "down"], check=True)
+
+
+@pytest.fixture
+def report(request):
+    """Says a line even when the test passes: how often the fault really fired is part of the result."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+
+    def say(line):
+        with capture.global_and_fixture_disabled():
+            print(f"\n    {line}")
+
+    return say

@@ -68,6 +68,15 @@ def ensure_bucket(s3, bucket):
         assert error.response["Error"]["Code"] in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"), error
 
 
+def delivering_to(endpoint):
+    """Configuration for a daemon that delivers to an S3 endpoint of ours instead of its embedded store."""
+    return {"storage": {"kind": "s3"}, "aws": {"endpoint_url": endpoint, "force_path_style": True}}
+
+
+#: For such a daemon: credentials that any S3 of ours takes.
+TEST_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+
+
 def toml(config):
     """Scalars and arrays are JSON, which TOML shares for what is used here; tables and arrays of tables get headings."""
     lines = []
@@ -117,6 +126,8 @@ class Daemon:
             },
             config or {},
         )
+        if self.config["storage"]["kind"] == "s3":
+            self.config["storage"] = {"kind": "s3"}
         self.config_file = self.home / "traild.toml"
         self.env = clean_env() | {"RUST_LOG": "info"} | (env or {})
         self.log = self.home / "log"
