@@ -26,3 +26,14 @@ impl WallMillis {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 }
+
+/// Time since some fixed moment, more than a year before the program started, that never goes backwards: for ages.
+pub type Monotonic = Duration;
+
+/// Now, on the monotonic clock. It follows tokio's paused time in tests.
+pub fn monotonic() -> Monotonic {
+    // Events accepted before the start have ages too; the head start leaves room for them.
+    const HEAD_START: Duration = Duration::from_secs(400 * 86_400);
+    static START: std::sync::OnceLock<tokio::time::Instant> = std::sync::OnceLock::new();
+    HEAD_START + START.get_or_init(tokio::time::Instant::now).elapsed()
+}

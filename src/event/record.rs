@@ -62,7 +62,11 @@ impl Meta {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let region = self.region.as_str().as_bytes();
         let region_len = u8::try_from(region.len()).expect("region: at most 32 bytes");
-        let flags = if self.global_service { GLOBAL_SERVICE } else { 0 };
+        let flags = if self.global_service {
+            GLOBAL_SERVICE
+        } else {
+            0
+        };
         out.extend_from_slice(&[VERSION, self.folder as u8, flags, region_len]);
         out.extend_from_slice(&self.event_time.to_le_bytes());
         out.extend_from_slice(&self.accepted_at.0.to_le_bytes());
@@ -75,17 +79,27 @@ impl Meta {
 impl<'a> Record<'a> {
     pub fn decode(bytes: &'a [u8]) -> Result<Self, RecordError> {
         let malformed = RecordError::Malformed;
-        let (head, rest) = bytes.split_at_checked(FIXED_HEAD).ok_or(malformed.clone())?;
+        let (head, rest) = bytes
+            .split_at_checked(FIXED_HEAD)
+            .ok_or(malformed.clone())?;
         let [version, folder, flags, region_len] = [head[0], head[1], head[2], head[3]];
         if version != VERSION {
             return Err(RecordError::UnknownVersion(version));
         }
-        let (region, json) = rest.split_at_checked(usize::from(region_len)).ok_or(malformed.clone())?;
-        let eight = |at: usize| -> [u8; 8] { head[at..at + 8].try_into().expect("slice: eight bytes long") };
+        let (region, json) = rest
+            .split_at_checked(usize::from(region_len))
+            .ok_or(malformed.clone())?;
+        let eight = |at: usize| -> [u8; 8] {
+            head[at..at + 8]
+                .try_into()
+                .expect("slice: eight bytes long")
+        };
         let text = |bytes: &'a [u8]| std::str::from_utf8(bytes).map_err(|_| RecordError::Malformed);
         Ok(Self {
             meta: Meta {
-                account: text(&bytes[36..48])?.parse().map_err(|_| RecordError::Malformed)?,
+                account: text(&bytes[36..48])?
+                    .parse()
+                    .map_err(|_| RecordError::Malformed)?,
                 region: text(region)?.parse().map_err(|_| RecordError::Malformed)?,
                 folder: Folder::from_number(folder).ok_or(malformed)?,
                 global_service: flags & GLOBAL_SERVICE != 0,

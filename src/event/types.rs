@@ -26,7 +26,11 @@ impl FromStr for AccountId {
 
     fn from_str(text: &str) -> Result<Self, InvalidAccount> {
         let digits: [u8; 12] = text.as_bytes().try_into().map_err(|_| InvalidAccount)?;
-        if digits.iter().all(u8::is_ascii_digit) { Ok(Self(digits)) } else { Err(InvalidAccount) }
+        if digits.iter().all(u8::is_ascii_digit) {
+            Ok(Self(digits))
+        } else {
+            Err(InvalidAccount)
+        }
     }
 }
 
@@ -55,7 +59,8 @@ pub struct InvalidRegion;
 
 impl Region {
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.bytes[..usize::from(self.len)]).expect("region: made of ASCII only")
+        std::str::from_utf8(&self.bytes[..usize::from(self.len)])
+            .expect("region: made of ASCII only")
     }
 }
 
@@ -74,7 +79,10 @@ impl FromStr for Region {
         }
         let mut bytes = [0; 32];
         bytes[..given.len()].copy_from_slice(given);
-        Ok(Self { bytes, len: u8::try_from(given.len()).map_err(|_| InvalidRegion)? })
+        Ok(Self {
+            bytes,
+            len: u8::try_from(given.len()).map_err(|_| InvalidRegion)?,
+        })
     }
 }
 

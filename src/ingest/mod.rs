@@ -1,1 +1,17 @@
-//! The ways in.
+//! The ways in: events over HTTP and from files, checked, remembered, appended, answered when durable.
+//!
+//! ```text
+//! http ─► body (limits, inflate) ─► framing (where events begin and end) ─► event::check ─► dedup ─► wal ─► answer
+//! tail ─► lines of a file ───────────────────────────────────────────────────┘
+//! ```
+
+pub mod accept;
+pub mod answer;
+pub mod dedup;
+pub mod http;
+mod metrics;
+pub mod tail;
+
+pub use accept::{Ingest, Options, Origin};
+pub use answer::{Answer, Refused};
+pub use metrics::Metrics;

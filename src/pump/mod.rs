@@ -1,1 +1,82 @@
-//! pump
+//! Follows the journal for one consumer: hands over what is durable, in order, a chunk at a time.
+//!
+//! A consumer asks for the next chunk when it has room for one; until then nothing is read ahead, so that a consumer that
+//! lags costs no memory. The log is the buffer.
+
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinHandle};
+
+use crate::wal::{Chunk, Position, ReadError, Reader, Wal};
+
+/// Bytes read from the journal at a time.
+const CHUNK_BYTES: usize = 1 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum TailError {
+    #[error("cannot read the journal")]
+    Read(#[from] ReadError),
+    #[error("the journal's reader has stopped")]
+    Reader(#[from] JoinError),
+    #[error("the journal is closed")]
+    Closed,
+}
+
+/// A place in the journal that moves forward.
+pub struct Tail {
+    next: Position,
+    durable: watch::Receiver<Position>,
+    reader: Option<Reader>,
+    /// A read under way. It is kept here, so that a call of `next` that is given up loses nothing.
+    reading: Option<JoinHandle<(Reader, Result<Chunk, ReadError>)>>,
+}
+
+impl Tail {
+    pub fn new(journal: &Wal, from: Position) -> Self {
+        Self {
+            next: from,
+            durable: journal.watch_durable(),
+            reader: Some(journal.reader()),
+            reading: None,
+        }
+    }
+
+    /// The position after all that was handed over.
+    pub fn position(&self) -> Position {
+        self.next
+    }
+
+    /// Whether everything durable was handed over.
+    pub fn is_at_end(&self) -> bool {
+        self.next >= *self.durable.borrow()
+    }
+
+    /// The next chunk, as soon as there is one. Cancel safe.
+    pub async fn next(&mut self) -> Result<Chunk, TailError> {
+        loop {
+            if self.reading.is_none() {
+                let next = self.next;
+                self.durable
+                    .wait_for(|durable| *durable > next)
+                    .await
+                    .map_err(|_| TailError::Closed)?;
+                let Some(mut reader) = self.reader.take() else {
+                    return Err(TailError::Closed);
+                };
+                // Page cache or disk, it blocks either way.
+                self.reading = Some(tokio::task::spawn_blocking(move || {
+                    let chunk = reader.read(next, CHUNK_BYTES);
+                    (reader, chunk)
+                }));
+            }
+            if let Some(reading) = &mut self.reading {
+                let finished = reading.await;
+                self.reading = None;
+                let (reader, chunk) = finished?;
+                self.reader = Some(reader);
+                let chunk = chunk?;
+                self.next = chunk.next;
+                return Ok(chunk);
+            }
+        }
+    }
+}

@@ -1,1 +1,6 @@
-//! How the daemon tells what it does: metrics, logs.
+//! How the daemon tells what it does: logs, metrics, its status, and its word to systemd.
+
+pub mod logs;
+pub mod metrics;
+pub mod status;
+pub mod systemd;

@@ -1,0 +1,382 @@
+//! The rules of names that AWS would enforce: trails, buckets, prefixes, ARNs (CLOUDTRAIL: "ARNs and names"; S3: "bucket naming rules").
+//!
+//! Each check answers what is wrong, in words that finish the sentence "this …".
+
+use std::net::Ipv4Addr;
+
+/// CloudTrail: 3–128 of letters, digits and `._-`, letters or digits at both ends, no two of `._-` together, not an IPv4 address.
+pub fn trail_name(name: &str) -> Result<(), String> {
+    let bytes = name.as_bytes();
+    if !(3..=128).contains(&bytes.len()) {
+        return Err(format!(
+            "is {} characters long, a trail's name has 3 to 128",
+            name.chars().count()
+        ));
+    }
+    let mark = |b: &u8| matches!(b, b'.' | b'_' | b'-');
+    if !bytes.iter().all(|b| b.is_ascii_alphanumeric() || mark(b)) {
+        return Err("may hold only letters, digits, '.', '_' and '-'".into());
+    }
+    if mark(&bytes[0]) || mark(&bytes[bytes.len() - 1]) {
+        return Err("must begin and end with a letter or digit".into());
+    }
+    if bytes
+        .windows(2)
+        .any(|pair| mark(&pair[0]) && mark(&pair[1]))
+    {
+        return Err("has two of '.', '_' and '-' side by side".into());
+    }
+    if name.parse::<Ipv4Addr>().is_ok() {
+        return Err("looks like an IP address".into());
+    }
+    Ok(())
+}
+
+/// S3's rules for general purpose buckets.
+pub fn bucket(name: &str) -> Result<(), String> {
+    let bytes = name.as_bytes();
+    if !(3..=63).contains(&bytes.len()) {
+        return Err(format!(
+            "is {} characters long, a bucket's name has 3 to 63",
+            name.chars().count()
+        ));
+    }
+    let alphanumeric = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    if !bytes
+        .iter()
+        .all(|b| alphanumeric(b) || matches!(b, b'.' | b'-'))
+    {
+        return Err("may hold only lower-case letters, digits, '.' and '-'".into());
+    }
+    if !alphanumeric(&bytes[0]) || !alphanumeric(&bytes[bytes.len() - 1]) {
+        return Err("must begin and end with a lower-case letter or digit".into());
+    }
+    if name.contains("..") || name.contains(".-") || name.contains("-.") {
+        return Err("has a '.' beside another '.' or '-'".into());
+    }
+    if name.parse::<Ipv4Addr>().is_ok() {
+        return Err("looks like an IP address".into());
+    }
+    if name.starts_with("xn--")
+        || name.starts_with("sthree-")
+        || name.ends_with("-s3alias")
+        || name.ends_with("--ol-s3")
+    {
+        return Err("uses a prefix or suffix that S3 keeps for itself".into());
+    }
+    Ok(())
+}
+
+/// CloudTrail: at most 200 characters. It is followed by `/AWSLogs/`, so slashes at its ends would make empty path elements.
+pub fn key_prefix(prefix: &str) -> Result<(), String> {
+    let length = prefix.chars().count();
+    if length > 200 {
+        return Err(format!(
+            "is {length} characters long, a prefix has at most 200"
+        ));
+    }
+    if prefix.starts_with('/') || prefix.ends_with('/') {
+        return Err(
+            "begins or ends with '/', which makes an empty element in every object's key".into(),
+        );
+    }
+    if prefix.contains("//") {
+        return Err("holds an empty element ('//')".into());
+    }
+    if prefix
+        .split('/')
+        .any(|element| element == "." || element == "..")
+    {
+        return Err("holds '.' or '..' as an element".into());
+    }
+    if prefix.chars().any(char::is_control) {
+        return Err("holds a control character".into());
+    }
+    Ok(())
+}
+
+/// Organizations: `o-` and 10–32 of `[a-z0-9]`.
+pub fn organization_id(id: &str) -> Result<(), String> {
+    let rest = id.strip_prefix("o-").unwrap_or_default();
+    let well_formed = (10..=32).contains(&rest.len())
+        && rest
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    if well_formed {
+        Ok(())
+    } else {
+        Err("is not an organization's id: 'o-' and 10 to 32 of a-z and 0-9".into())
+    }
+}
+
+pub fn topic_arn(arn: &str) -> Result<(), String> {
+    let example = "arn:aws:sns:us-east-1:111122223333:trail";
+    let topic = Arn::parse(arn, "sns", Scope::Regional)
+        .ok_or_else(|| not_an_arn("an SNS topic", example))?
+        .resource;
+    if topic.ends_with(".fifo") {
+        return Err("is a FIFO topic, which CloudTrail does not publish to".into());
+    }
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    if topic.is_empty() || topic.len() > 256 || !topic.bytes().all(allowed) {
+        return Err("names a topic by other than 1 to 256 letters, digits, '-' and '_'".into());
+    }
+    Ok(())
+}
+
+pub fn log_group_arn(arn: &str) -> Result<(), String> {
+    let example = "arn:aws:logs:us-east-1:111122223333:log-group:trail:*";
+    let wrong = || not_an_arn("a CloudWatch Logs log group", example);
+    let resource = Arn::parse(arn, "logs", Scope::Regional)
+        .ok_or_else(wrong)?
+        .resource;
+    let group = resource.strip_prefix("log-group:").ok_or_else(wrong)?;
+    let group = group.strip_suffix(":*").unwrap_or(group);
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_-/.#".contains(&b);
+    if group.is_empty() || group.len() > 512 || !group.bytes().all(allowed) {
+        return Err("names a log group by other than 1 to 512 letters, digits and '_-/.#'".into());
+    }
+    Ok(())
+}
+
+pub fn role_arn(arn: &str) -> Result<(), String> {
+    let wrong = || not_an_arn("an IAM role", "arn:aws:iam::111122223333:role/trail");
+    let resource = Arn::parse(arn, "iam", Scope::Global)
+        .ok_or_else(wrong)?
+        .resource;
+    match resource.strip_prefix("role/") {
+        Some(name) if !name.is_empty() => Ok(()),
+        _ => Err(wrong()),
+    }
+}
+
+/// EventBridge: a bus by its name or its ARN.
+pub fn event_bus(bus: &str) -> Result<(), String> {
+    let name = if bus.starts_with("arn:") {
+        let wrong = || {
+            not_an_arn(
+                "an event bus",
+                "arn:aws:events:us-east-1:111122223333:event-bus/default",
+            )
+        };
+        let resource = Arn::parse(bus, "events", Scope::Regional)
+            .ok_or_else(wrong)?
+            .resource;
+        resource.strip_prefix("event-bus/").ok_or_else(wrong)?
+    } else {
+        bus
+    };
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-/".contains(&b);
+    if name.is_empty() || name.len() > 256 || !name.bytes().all(allowed) {
+        return Err("is not an event bus: 1 to 256 letters, digits and '._-/', or an ARN".into());
+    }
+    Ok(())
+}
+
+/// KMS: a key's id, its ARN, `alias/…` or an alias's ARN (CloudTrail, CreateTrail, KmsKeyId).
+pub fn kms_key(key: &str) -> Result<(), String> {
+    let resource = if key.starts_with("arn:") {
+        let wrong = || {
+            not_an_arn(
+                "a KMS key",
+                "arn:aws:kms:us-east-1:111122223333:key/12345678-1234-1234-1234-123456789012",
+            )
+        };
+        Arn::parse(key, "kms", Scope::Regional)
+            .ok_or_else(wrong)?
+            .resource
+    } else if key.starts_with("alias/") {
+        key
+    } else {
+        return if is_key_id(key) {
+            Ok(())
+        } else {
+            Err(NOT_A_KEY.into())
+        };
+    };
+    let alias = |name: &str| {
+        !name.is_empty()
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"/_-".contains(&b))
+    };
+    let well_formed = match (
+        resource.strip_prefix("key/"),
+        resource.strip_prefix("alias/"),
+    ) {
+        (Some(id), _) => is_key_id(id),
+        (_, Some(name)) => alias(name),
+        _ => false,
+    };
+    if well_formed {
+        Ok(())
+    } else {
+        Err(NOT_A_KEY.into())
+    }
+}
+
+const NOT_A_KEY: &str = "is not a KMS key: a key's id, alias/…, or the ARN of either";
+
+fn is_key_id(id: &str) -> bool {
+    (1..=64).contains(&id.len())
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_hexdigit() || b == b'-' || b"mrk".contains(&b))
+}
+
+enum Scope {
+    Regional,
+    Global,
+}
+
+struct Arn<'a> {
+    resource: &'a str,
+}
+
+impl<'a> Arn<'a> {
+    /// `arn:<partition>:<service>:<region>:<account>:<resource>`, with region and account checked as the scope asks.
+    fn parse(text: &'a str, service: &str, scope: Scope) -> Option<Self> {
+        let mut parts = text.splitn(6, ':');
+        let (arn, partition, given) = (parts.next()?, parts.next()?, parts.next()?);
+        let (region, account, resource) = (parts.next()?, parts.next()?, parts.next()?);
+        let partition_ok = partition == "aws" || partition.starts_with("aws-");
+        let region_ok = match scope {
+            Scope::Regional => region.parse::<crate::event::Region>().is_ok(),
+            Scope::Global => region.is_empty(),
+        };
+        let account_ok = account.parse::<crate::event::AccountId>().is_ok();
+        (arn == "arn" && partition_ok && given == service && region_ok && account_ok)
+            .then_some(Self { resource })
+    }
+}
+
+fn not_an_arn(what: &str, example: &str) -> String {
+    format!("is not the ARN of {what}, as in {example}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(rule: fn(&str) -> Result<(), String>, good: &[&str], bad: &[&str]) {
+        for name in good {
+            assert_eq!(rule(name), Ok(()), "{name}");
+        }
+        for name in bad {
+            assert!(rule(name).is_err(), "{name} passed");
+        }
+    }
+
+    #[test]
+    fn names_follow_the_rules_of_aws() {
+        let long = "a".repeat(129);
+        check(
+            trail_name,
+            &["main", "a.b_c-d", "abc", &long[..128]],
+            &[
+                "",
+                "ab",
+                &long,
+                "-abc",
+                "abc.",
+                "a..b",
+                "a._b",
+                "192.168.0.1",
+                "a b",
+                "naïve",
+                "a/b",
+            ],
+        );
+        check(
+            bucket,
+            &["audit-logs", "a.b.c", "123", &long[..63]],
+            &[
+                "",
+                "ab",
+                &long[..64],
+                "Audit",
+                "a_b",
+                "-ab",
+                "ab-",
+                "a..b",
+                "a.-b",
+                "10.0.0.1",
+                "xn--abc",
+                "../..",
+                "abc-s3alias",
+            ],
+        );
+        check(
+            key_prefix,
+            &["", "a", "a/b", "ünï", &"a".repeat(200)],
+            &["/a", "a/", "a//b", "a/../b", "..", "a\nb", &"a".repeat(201)],
+        );
+        check(
+            organization_id,
+            &["o-exampleorgid", "o-0123456789"],
+            &["", "o-short", "x-exampleorgid", "o-ExampleOrgId"],
+        );
+    }
+
+    #[test]
+    fn arns_are_checked_part_by_part() {
+        check(
+            topic_arn,
+            &[
+                "arn:aws:sns:us-east-1:111122223333:trail",
+                "arn:aws-cn:sns:cn-north-1:111122223333:t_1",
+            ],
+            &[
+                "trail",
+                "arn:aws:sqs:us-east-1:111122223333:trail",
+                "arn:aws:sns::111122223333:trail",
+                "arn:aws:sns:us-east-1:1234:trail",
+                "arn:aws:sns:us-east-1:111122223333:",
+                "arn:aws:sns:us-east-1:111122223333:trail.fifo",
+            ],
+        );
+        check(
+            log_group_arn,
+            &[
+                "arn:aws:logs:us-east-1:111122223333:log-group:trail:*",
+                "arn:aws:logs:us-east-1:111122223333:log-group:/a/b",
+            ],
+            &[
+                "arn:aws:logs:us-east-1:111122223333:group:trail",
+                "arn:aws:logs:us-east-1:111122223333:log-group::*",
+                "trail",
+            ],
+        );
+        check(
+            role_arn,
+            &["arn:aws:iam::111122223333:role/service/x"],
+            &[
+                "arn:aws:iam::111122223333:user/x",
+                "arn:aws:iam:us-east-1:111122223333:role/x",
+            ],
+        );
+        check(
+            event_bus,
+            &[
+                "default",
+                "arn:aws:events:us-east-1:111122223333:event-bus/default",
+            ],
+            &["a b", "arn:aws:events:us-east-1:111122223333:bus/x"],
+        );
+        check(
+            kms_key,
+            &[
+                "alias/trail",
+                "12345678-1234-1234-1234-123456789012",
+                "mrk-1234abcd12ab34cd56ef1234567890ab",
+                "arn:aws:kms:us-east-1:111122223333:key/12345678-1234-1234-1234-123456789012",
+                "arn:aws:kms:us-east-1:111122223333:alias/trail",
+            ],
+            &[
+                "my key",
+                "alias/",
+                "arn:aws:kms:us-east-1:111122223333:thing/x",
+            ],
+        );
+    }
+}

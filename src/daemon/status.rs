@@ -1,0 +1,95 @@
+//! What `traild status` shows.
+
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::sync::watch;
+
+use crate::clock::WallMillis;
+use crate::config::Config;
+use crate::deliver::view::{Facts, LegView};
+use crate::server::ops::Readiness;
+use crate::telemetry::status::{JournalStatus, LastError, SinkStatus, Status, TrailStatus};
+use crate::trail::Trail;
+use crate::wal::Wal;
+
+/// A trail and how its legs do.
+#[derive(Debug, Clone)]
+pub struct TrailView {
+    pub trail: Arc<Trail>,
+    pub s3: LegView,
+}
+
+/// Everything a status is told from.
+#[derive(Clone)]
+pub struct Asked {
+    pub config: Arc<Config>,
+    pub journal: Wal,
+    pub phase: watch::Receiver<Readiness>,
+    pub views: Arc<Vec<TrailView>>,
+}
+
+impl Asked {
+    pub fn status(&self, now: WallMillis) -> Status {
+        let phase = match &*self.phase.borrow() {
+            Readiness::Ready => None,
+            Readiness::NotReady(reason) => Some(reason.clone()),
+        };
+        let obstacle = phase.or_else(|| super::obstacle(&self.journal));
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ready: obstacle.is_none(),
+            not_ready_reason: obstacle,
+            account_id: self.config.account_id.to_string(),
+            region: self.config.region.to_string(),
+            journal: JournalStatus {
+                bytes: self.journal.bytes(),
+                max_bytes: self.config.journal.max_bytes,
+                start: self.journal.start().0,
+                durable: self.journal.durable().0,
+                failure: self.journal.failure(),
+            },
+            trails: self.views.iter().map(|view| trail(view, now)).collect(),
+        }
+    }
+}
+
+fn trail(view: &TrailView, now: WallMillis) -> TrailStatus {
+    let TrailView { trail, s3 } = view;
+    TrailStatus {
+        name: trail.name.to_string(),
+        arn: trail.arn(),
+        home_region: trail.home_region.to_string(),
+        bucket: trail.bucket.clone(),
+        prefix: trail.prefix.clone(),
+        sinks: vec![sink(s3, now)],
+    }
+}
+
+fn sink(view: &LegView, now: WallMillis) -> SinkStatus {
+    let facts = view.facts();
+    let pending = facts.pending();
+    let Facts { delivered, dead_lettered, objects, oldest_pending, last_error, last_delivery_at, .. } = facts;
+    SinkStatus {
+        sink: view.leg().sink.to_owned(),
+        delivered,
+        pending,
+        oldest_pending_seconds: oldest_pending.map(|oldest| now.since(oldest).as_secs_f64()),
+        dead_lettered,
+        objects,
+        last_delivery_at: last_delivery_at.map(rfc3339),
+        last_error: last_error.map(|error| LastError {
+            code: error.code,
+            message: error.message,
+            at: rfc3339(error.at),
+        }),
+    }
+}
+
+fn rfc3339(when: WallMillis) -> String {
+    OffsetDateTime::from_unix_timestamp(when.unix_seconds())
+        .ok()
+        .and_then(|when| when.format(&Rfc3339).ok())
+        .unwrap_or_else(|| when.0.to_string())
+}

@@ -1,0 +1,54 @@
+//! The trails of a configuration, as the legs want them.
+
+use crate::config::{Config, OrganizationAccounts, StorageKind, TrailConfig};
+use crate::trail::{Accounts, Members, Trail};
+
+/// The trail, and its bucket, of a daemon that was told of none and stores in its own buckets.
+pub const DEFAULT_TRAIL: (&str, &str) = ("MyTrail", "my-trail-logs");
+
+/// The configured trails; with the embedded store and none configured, [`DEFAULT_TRAIL`], which takes every region of the home account.
+pub fn of(config: &Config) -> Vec<Trail> {
+    if config.trails.is_empty() && config.storage.kind == StorageKind::Embedded {
+        return vec![default(config)];
+    }
+    config.trails.iter().map(|trail| configured(config, trail)).collect()
+}
+
+fn default(config: &Config) -> Trail {
+    let (name, bucket) = DEFAULT_TRAIL;
+    Trail {
+        name: name.parse().expect("default trail: its name is well-formed"),
+        home_account: config.account_id,
+        home_region: config.region,
+        accounts: Accounts::Own,
+        is_multi_region: true,
+        include_global_service_events: true,
+        bucket: bucket.to_owned(),
+        prefix: String::new(),
+        kms_key_id: None,
+    }
+}
+
+fn configured(config: &Config, trail: &TrailConfig) -> Trail {
+    let accounts = match (&trail.organization_id, trail.is_organization_trail) {
+        (Some(id), true) => Accounts::Organization {
+            id: id.clone(),
+            members: match &trail.organization_accounts {
+                OrganizationAccounts::All => Members::Every,
+                OrganizationAccounts::Only(listed) => Members::Listed(listed.clone()),
+            },
+        },
+        _ => Accounts::Own,
+    };
+    Trail {
+        name: trail.name.parse().expect("trail name: checked with the configuration"),
+        home_account: config.account_id,
+        home_region: config.region,
+        accounts,
+        is_multi_region: trail.is_multi_region_trail,
+        include_global_service_events: trail.include_global_service_events,
+        bucket: trail.s3_bucket_name.clone(),
+        prefix: trail.s3_key_prefix.clone(),
+        kms_key_id: trail.kms_key_id.clone(),
+    }
+}

@@ -1,0 +1,21 @@
+//! The S3 leg of one trail: from the journal to log files in a bucket, each event in exactly one of them.
+//!
+//! ```text
+//! journal ── take ──► open batches ── cut ──► Sealed, in the ledger ── upload ──► object ──► Settled, in the ledger
+//! ```
+//!
+//! Intent, then effect, then outcome. A batch is uploaded only after its `Sealed` entry is durable, and forgotten only after its
+//! `Settled` entry is. The key and the bytes follow from the sealed batch, so an upload done again after a crash writes the
+//! same object; `If-None-Match: *` turns that into "mine already" where the store supports it.
+//!
+//! - [`plan`] decides: what is taken, cut, pending, settled. Pure.
+//! - [`leg`] carries it out: one task a trail, the only writer of its ledger entries.
+//! - [`upload`] brings one batch to the bucket, however long it takes.
+
+pub mod leg;
+pub mod plan;
+pub mod upload;
+
+pub use leg::{LegError, OnStop, Options, Progress, S3Leg};
+pub use plan::Plan;
+pub use upload::{Bucket, Encoding, Uploader};

@@ -1,0 +1,293 @@
+//! What a leg shows of itself: to `traild status` and, as metrics, to Prometheus.
+//!
+//! At rest, for each trail and sink: routed = delivered + pending + dead-lettered. The counts go on across restarts: what was
+//! delivered comes from the ledger, what is pending is routed again.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use crate::clock::WallMillis;
+
+/// A trail and one of its destinations: `s3`, `sns`, `logs` or `bus`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Leg {
+    pub trail: String,
+    pub sink: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LegError {
+    trail: String,
+    sink: &'static str,
+    code: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LegReason {
+    trail: String,
+    sink: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TrailLabel {
+    trail: String,
+}
+
+/// The series of all legs.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    routed: Family<Leg, Counter>,
+    delivered: Family<Leg, Counter>,
+    pending: Family<Leg, Gauge>,
+    dead_lettered: Family<LegReason, Counter>,
+    oldest_pending_seconds: Family<Leg, Gauge<f64, std::sync::atomic::AtomicU64>>,
+    errors: Family<LegError, Counter>,
+    objects: Family<TrailLabel, Counter>,
+    object_bytes: Family<TrailLabel, Counter>,
+    put_object_seconds: Histogram,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            routed: Family::default(),
+            delivered: Family::default(),
+            pending: Family::default(),
+            dead_lettered: Family::default(),
+            oldest_pending_seconds: Family::default(),
+            errors: Family::default(),
+            objects: Family::default(),
+            object_bytes: Family::default(),
+            put_object_seconds: Histogram::new(exponential_buckets(0.002, 2.0, 15)),
+        }
+    }
+}
+
+impl Metrics {
+    pub fn register(&self, registry: &mut Registry) {
+        let Self {
+            routed,
+            delivered,
+            pending,
+            dead_lettered,
+            oldest_pending_seconds,
+            errors,
+            objects,
+            object_bytes,
+            put_object_seconds,
+        } = self.clone();
+        registry.register(
+            "traild_events_routed",
+            "Events that a trail selected",
+            routed,
+        );
+        registry.register(
+            "traild_events_delivered",
+            "Events that reached their destination",
+            delivered,
+        );
+        registry.register(
+            "traild_events_pending",
+            "Events routed and not yet settled",
+            pending,
+        );
+        registry.register(
+            "traild_events_dead_lettered",
+            "Events that could not be delivered, by reason",
+            dead_lettered,
+        );
+        registry.register(
+            "traild_oldest_pending_seconds",
+            "Time since the oldest pending event was accepted",
+            oldest_pending_seconds,
+        );
+        registry.register(
+            "traild_delivery_errors",
+            "Failed attempts, by error code",
+            errors,
+        );
+        registry.register(
+            "traild_objects_delivered",
+            "Log files written to S3",
+            objects,
+        );
+        registry.register(
+            "traild_object_bytes",
+            "Bytes of the log files, compressed",
+            object_bytes,
+        );
+        registry.register(
+            "traild_put_object_seconds",
+            "Time that one PutObject took",
+            put_object_seconds,
+        );
+    }
+
+    pub(super) fn observe_put(&self, seconds: f64) {
+        self.put_object_seconds.observe(seconds);
+    }
+}
+
+/// The last failure of a leg.
+#[derive(Debug, Clone)]
+pub struct LastError {
+    pub code: String,
+    pub message: String,
+    pub at: WallMillis,
+}
+
+/// A leg's counts and its latest news.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    pub routed: u64,
+    pub delivered: u64,
+    pub dead_lettered: u64,
+    pub objects: u64,
+    pub object_bytes: u64,
+    pub oldest_pending: Option<WallMillis>,
+    pub last_error: Option<LastError>,
+    pub last_delivery_at: Option<WallMillis>,
+}
+
+impl Facts {
+    pub fn pending(&self) -> u64 {
+        self.routed
+            .saturating_sub(self.delivered + self.dead_lettered)
+    }
+}
+
+/// Shared between a leg, which writes it, and whoever asks.
+#[derive(Debug, Clone)]
+pub struct LegView {
+    leg: Leg,
+    facts: Arc<Mutex<Facts>>,
+    metrics: Metrics,
+}
+
+impl LegView {
+    /// Makes every series of the leg exist.
+    pub fn new(leg: Leg, metrics: Metrics) -> Self {
+        let label = TrailLabel {
+            trail: leg.trail.clone(),
+        };
+        drop(metrics.routed.get_or_create(&leg));
+        drop(metrics.delivered.get_or_create(&leg));
+        drop(metrics.pending.get_or_create(&leg));
+        drop(metrics.oldest_pending_seconds.get_or_create(&leg));
+        drop(metrics.objects.get_or_create(&label));
+        drop(metrics.object_bytes.get_or_create(&label));
+        let view = Self {
+            leg,
+            facts: Arc::default(),
+            metrics,
+        };
+        view.dead_lettered(JOURNAL_DAMAGED, 0);
+        view
+    }
+
+    pub fn leg(&self) -> &Leg {
+        &self.leg
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub fn facts(&self) -> Facts {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Facts> {
+        self.facts
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub fn routed(&self, events: u64) {
+        self.lock().routed += events;
+        self.metrics.routed.get_or_create(&self.leg).inc_by(events);
+    }
+
+    pub fn delivered(&self, events: u64, objects: u64, object_bytes: u64) {
+        {
+            let mut facts = self.lock();
+            facts.delivered += events;
+            facts.objects += objects;
+            facts.object_bytes += object_bytes;
+        }
+        let label = TrailLabel {
+            trail: self.leg.trail.clone(),
+        };
+        self.metrics
+            .delivered
+            .get_or_create(&self.leg)
+            .inc_by(events);
+        self.metrics.objects.get_or_create(&label).inc_by(objects);
+        self.metrics
+            .object_bytes
+            .get_or_create(&label)
+            .inc_by(object_bytes);
+    }
+
+    pub fn dead_lettered(&self, reason: &'static str, events: u64) {
+        self.lock().dead_lettered += events;
+        let Leg { trail, sink } = self.leg.clone();
+        self.metrics
+            .dead_lettered
+            .get_or_create(&LegReason {
+                trail,
+                sink,
+                reason,
+            })
+            .inc_by(events);
+    }
+
+    pub fn delivery_at(&self, at: WallMillis) {
+        let mut facts = self.lock();
+        facts.last_delivery_at = Some(at);
+        facts.last_error = None;
+    }
+
+    pub fn failed(&self, code: &str, message: String, at: WallMillis) {
+        let Leg { trail, sink } = self.leg.clone();
+        let label = LegError {
+            trail,
+            sink,
+            code: code.to_owned(),
+        };
+        self.metrics.errors.get_or_create(&label).inc();
+        self.lock().last_error = Some(LastError {
+            code: code.to_owned(),
+            message,
+            at,
+        });
+    }
+
+    pub fn oldest_pending(&self, oldest: Option<WallMillis>) {
+        self.lock().oldest_pending = oldest;
+    }
+
+    /// Brings the gauges up to date: called before they are read.
+    pub fn refresh(&self, now: WallMillis) {
+        let facts = self.facts();
+        let pending = i64::try_from(facts.pending()).unwrap_or(i64::MAX);
+        self.metrics.pending.get_or_create(&self.leg).set(pending);
+        let age = facts
+            .oldest_pending
+            .map_or(0.0, |oldest| now.since(oldest).as_secs_f64());
+        self.metrics
+            .oldest_pending_seconds
+            .get_or_create(&self.leg)
+            .set(age);
+    }
+}
+
+/// The journal could not give an event back.
+pub const JOURNAL_DAMAGED: &str = "journal_damaged";

@@ -1,0 +1,69 @@
+//! What `GET /v1/status` answers and `traild status` shows.
+//!
+//! Times are RFC 3339 in UTC; amounts name their unit.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub ready: bool,
+    /// Why not, when not ready.
+    #[serde(default)]
+    pub not_ready_reason: Option<String>,
+    pub account_id: String,
+    /// The home region.
+    pub region: String,
+    pub journal: JournalStatus,
+    pub trails: Vec<TrailStatus>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JournalStatus {
+    pub bytes: u64,
+    pub max_bytes: u64,
+    /// The first position still held.
+    pub start: u64,
+    /// Every event before this position survives a power loss.
+    pub durable: u64,
+    /// Why nothing more is accepted, when the journal has failed.
+    #[serde(default)]
+    pub failure: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrailStatus {
+    pub name: String,
+    pub arn: String,
+    pub home_region: String,
+    pub bucket: String,
+    pub prefix: String,
+    pub sinks: Vec<SinkStatus>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SinkStatus {
+    /// `s3`, `sns`, `logs` or `bus`.
+    pub sink: String,
+    /// Events, since the trail began.
+    pub delivered: u64,
+    /// Events accepted and not delivered yet.
+    pub pending: u64,
+    /// Age of the oldest pending event; `None` when nothing is pending.
+    #[serde(default)]
+    pub oldest_pending_seconds: Option<f64>,
+    pub dead_lettered: u64,
+    pub objects: u64,
+    #[serde(default)]
+    pub last_delivery_at: Option<String>,
+    /// The latest error, kept until a delivery succeeds.
+    #[serde(default)]
+    pub last_error: Option<LastError>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LastError {
+    pub code: String,
+    pub message: String,
+    pub at: String,
+}
