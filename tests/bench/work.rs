@@ -182,7 +182,7 @@ impl Template {
                 Slot::Region => out.extend_from_slice(region.as_bytes()),
                 Slot::Time => out.extend_from_slice(rfc3339(seconds).as_bytes()),
                 Slot::EventId => {
-                    let id = uuid::Builder::from_u64_pair(rng.next(), rng.next()).into_uuid();
+                    let id = uuid::Uuid::from_u64_pair(rng.next(), rng.next());
                     out.extend_from_slice(
                         id.hyphenated()
                             .encode_lower(&mut uuid::Uuid::encode_buffer())
@@ -249,6 +249,10 @@ fn templates(corpus: &Path) -> Result<Vec<Template>> {
         .into_iter()
         .filter(|line| (SHORTEST..=LONGEST).contains(&line.len()))
     {
+        // Delivered events are counted by their "eventID".
+        if memchr::memmem::find_iter(line, b"\"eventID\":").count() != 1 {
+            continue;
+        }
         let event: serde_json::Value = serde_json::from_slice(line)?;
         let text_of = |key: &str| event[key].as_str().unwrap_or("\0").as_bytes().to_vec();
         let (id, region, time) = (

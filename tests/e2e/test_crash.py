@@ -17,7 +17,7 @@ from harness import BUCKET, TEST_CREDENTIALS, Sender, delivering_to
 SENDERS = 4
 SMALL = {
     "journal": {"segment_bytes": "256KiB"},
-    "delivery": {"max_age": "1s", "max_bytes": "64KiB"},
+    "delivery": {"max_age": "500ms", "max_bytes": "64KiB"},
 }
 
 
