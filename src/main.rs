@@ -1,1 +1,5 @@
-fn main() {}
+//! The program: exit codes, nothing else.
+
+fn main() -> std::process::ExitCode {
+    traild::cli::main()
+}

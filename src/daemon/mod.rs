@@ -44,7 +44,7 @@ use crate::server::{self, BindError, Limits, Listener};
 use crate::telemetry::metrics::Registry;
 use crate::telemetry::systemd;
 use crate::trail::Trail;
-use crate::wal::{self, DirLock, DiskReserve, Position, RealDisk, Wal};
+use crate::wal::{self, DirLock, DiskReserve, RealDisk, Wal};
 use crate::{aws, batch, snapshot, store};
 
 pub use trails::DEFAULT_TRAIL;
@@ -453,7 +453,6 @@ impl Logs {
             max_bytes: u64::MAX,
             disk_reserve: DiskReserve::None,
             queue_bytes: 64 * MIB,
-            at_least: Position(0),
         };
         let disk = Arc::new(RealDisk);
         let (ledger, recovery) =
@@ -469,10 +468,9 @@ impl Logs {
             max_bytes: config.journal.max_bytes,
             disk_reserve: DiskReserve::Bytes(disk_reserve(config)),
             queue_bytes: 16 * MIB,
-            at_least: replay.highest_position(),
         };
         let (journal, recovery) =
-            Wal::open(disk, options, metrics, &mut |_, frame| window.remember_frame(frame))
+            Wal::open_beyond(disk, options, metrics, replay.highest_position(), &mut |_, frame| window.remember_frame(frame))
                 .map_err(|source| DaemonError::Log { log: "journal", source })?;
         tracing::info!(?recovery, "journal is open");
         Ok(Self { identity, journal, ledger, replay, sidecars, window })

@@ -1,12 +1,107 @@
-//! What the ways in count.
+//! What the ways in count. Every series exists from the start.
 
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-#[derive(Debug, Clone, Default)]
-pub struct Metrics {}
+use crate::event::Code;
+
+/// Counters of events; `Default` makes unregistered ones for tests.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    pub accepted: Counter,
+    pub duplicate: Counter,
+    rejected: Family<CodeLabel, Counter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CodeLabel {
+    code: &'static str,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let metrics = Self {
+            accepted: Counter::default(),
+            duplicate: Counter::default(),
+            rejected: Family::default(),
+        };
+        for code in Code::ALL {
+            drop(metrics.rejected.get_or_create(&CodeLabel {
+                code: code.as_str(),
+            }));
+        }
+        metrics
+    }
+}
 
 impl Metrics {
-    pub fn register(&self, _registry: &mut Registry) {
-        todo!()
+    pub fn register(&self, registry: &mut Registry) {
+        let Self {
+            accepted,
+            duplicate,
+            rejected,
+        } = self;
+        registry.register(
+            "traild_events_accepted",
+            "Events stored durably and answered",
+            accepted.clone(),
+        );
+        registry.register(
+            "traild_events_duplicate",
+            "Events that were already stored",
+            duplicate.clone(),
+        );
+        registry.register(
+            "traild_events_rejected",
+            "Events refused, by the code their sender was told",
+            rejected.clone(),
+        );
+    }
+
+    pub fn count_rejected(&self, code: Code) {
+        self.rejected
+            .get_or_create(&CodeLabel {
+                code: code.as_str(),
+            })
+            .inc();
+    }
+
+    /// How many events were refused with `code`.
+    pub fn rejected(&self, code: Code) -> u64 {
+        self.rejected
+            .get_or_create(&CodeLabel {
+                code: code.as_str(),
+            })
+            .get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_series_exists_from_the_start() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::default();
+        metrics.register(&mut registry);
+        metrics.accepted.inc_by(3);
+        metrics.count_rejected(Code::TooDeep);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        assert!(text.contains("traild_events_accepted_total 3\n"), "{text}");
+        assert!(text.contains("traild_events_duplicate_total 0\n"), "{text}");
+        assert!(
+            text.contains("traild_events_rejected_total{code=\"TooDeep\"} 1\n"),
+            "{text}"
+        );
+        for code in Code::ALL {
+            assert!(
+                text.contains(&format!("traild_events_rejected_total{{code=\"{code}\"}}")),
+                "{text}"
+            );
+        }
     }
 }

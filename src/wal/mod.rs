@@ -310,6 +310,11 @@ impl Wal {
         self.owner.shared.bytes()
     }
 
+    /// Why `reserve` would refuse the smallest batch now.
+    pub fn obstacle(&self) -> Option<AppendError> {
+        self.owner.shared.obstacle()
+    }
+
     /// Why it takes nothing more, when an fsync or a write has failed.
     pub fn failure(&self) -> Option<String> {
         self.owner.shared.failure.borrow().clone()
@@ -458,3 +463,8 @@ impl Metrics {
         );
     }
 }
+
+#[cfg(test)]
+pub(crate) mod sim;
+#[cfg(test)]
+mod sim_tests;

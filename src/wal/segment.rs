@@ -227,8 +227,11 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Goes on without moving the window.
+    /// Goes on without moving the window: ends where that would be needed, and before damage.
     pub fn next_without_refill(&mut self) -> io::Result<Met> {
+        if self.offset < self.end && matches!(self.look(self.offset), Look::Bad(_)) {
+            return Ok(Met::WindowEnds);
+        }
         Ok(self.next_in_window()?.0)
     }
 

@@ -203,6 +203,11 @@ impl Shared {
         Ok(admitted)
     }
 
+    /// Why the smallest batch would be refused now.
+    pub fn obstacle(self: &Arc<Self>) -> Option<AppendError> {
+        self.admit(1).err()
+    }
+
     pub fn barrier(self: &Arc<Self>) -> Appending {
         self.enqueue(Batch::new(), None)
     }

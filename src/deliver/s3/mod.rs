@@ -16,6 +16,9 @@ pub mod leg;
 pub mod plan;
 pub mod upload;
 
+#[cfg(test)]
+mod simulation;
+
 pub use leg::{LegError, OnStop, Options, Progress, S3Leg};
 pub use plan::Plan;
 pub use upload::{Bucket, Encoding, Uploader};

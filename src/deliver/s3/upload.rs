@@ -404,6 +404,14 @@ impl Uploader {
             tracing::info!(trail = %self.trail.name, key = %batch.key, "object is there already, with the same events");
             return Ok(Attempt::Delivered { etag });
         }
+        if encoded.lost > 0 {
+            // Written while the journal could still give every event back. Another key would give the rest of them two objects.
+            tracing::warn!(
+                trail = %self.trail.name, key = %batch.key, lost = encoded.lost,
+                "object is there already, from before the journal was damaged; it is kept"
+            );
+            return Ok(Attempt::Delivered { etag });
+        }
         tracing::error!(
             trail = %self.trail.name, bucket = %bucket, key = %batch.key,
             "key of this batch holds something else; it is left alone and the batch gets another key"

@@ -1,0 +1,163 @@
+//! `traild run`: the daemon, and what signals do to it.
+//!
+//! SIGTERM and SIGINT stop it in order. SIGHUP reads the configuration again: a bad one is told and refused, and the daemon goes on as it was; a
+//! good one takes effect by stopping and starting inside the process, which closes the doors for less than a second and loses
+//! nothing.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{ConfigArgument, Failure};
+use crate::config::{self, Config, Loaded, Mistake, Source};
+use crate::daemon::{Daemon, DaemonError, chain};
+use crate::telemetry::{logs, systemd};
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    config: ConfigArgument,
+}
+
+pub fn run(arguments: Arguments) -> Result<(), Failure> {
+    let loaded = super::load(&arguments.config)?;
+    logs::init();
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    Ok(runtime.block_on(supervise(arguments.config.config.as_deref(), loaded))?)
+}
+
+/// Signals that a daemon listens to.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    Stop,
+    Reload,
+}
+
+impl Signals {
+    pub fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen to signals");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
+    }
+
+    pub async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.hang_up.recv() => Asked::Reload,
+        }
+    }
+}
+
+/// Runs until it is told to stop, or until it cannot go on.
+async fn supervise(path: Option<&Path>, loaded: Loaded) -> anyhow::Result<()> {
+    let mut signals = Signals::listen()?;
+    tell(&loaded);
+    let mut config = loaded.config;
+    let mut daemon = tokio::select! {
+        started = Daemon::start(&config) => started?,
+        // Nothing was accepted yet: there is nothing to bring to an end.
+        () = stop_asked(&mut signals) => return Ok(()),
+    };
+    loop {
+        announce(&daemon);
+        let next = loop {
+            tokio::select! {
+                error = daemon.failed() => {
+                    tracing::error!(error = %chain(&error), "daemon cannot go on");
+                    daemon.stop().await;
+                    return Err(error.into());
+                }
+                asked = signals.next() => match asked {
+                    Asked::Stop => break None,
+                    Asked::Reload => if let Some(next) = reload(path, &config) { break Some(next) },
+                },
+            }
+        };
+        let Some(next) = next else {
+            systemd::stopping();
+            tracing::info!("stopping");
+            daemon.stop().await;
+            tracing::info!("stopped");
+            return Ok(());
+        };
+        systemd::reloading();
+        daemon.stop().await;
+        daemon = restart(&mut config, next).await?;
+    }
+}
+
+async fn stop_asked(signals: &mut Signals) {
+    while signals.next().await != Asked::Stop {}
+}
+
+/// A new configuration that can be used and differs from the one in use.
+fn reload(path: Option<&Path>, current: &Config) -> Option<Config> {
+    match config::load(path, config::environment()) {
+        Ok(loaded) if loaded.config == *current => {
+            tracing::info!("configuration is unchanged");
+            None
+        }
+        Ok(loaded) => {
+            tell(&loaded);
+            Some(loaded.config)
+        }
+        Err(mistakes) => {
+            for mistake in &mistakes {
+                tracing::error!(mistake = %one_line(mistake), "mistake in the configuration");
+            }
+            tracing::error!(mistakes = mistakes.len(), "new configuration is refused, going on with the old one");
+            None
+        }
+    }
+}
+
+fn one_line(mistake: &Mistake) -> String {
+    mistake.to_string().lines().map(str::trim).collect::<Vec<_>>().join("; ")
+}
+
+/// Starts with the new configuration, or, when that does not work (a port may be taken), with the old one again.
+async fn restart(config: &mut Config, next: Config) -> Result<Daemon, DaemonError> {
+    match Daemon::start(&next).await {
+        Ok(daemon) => {
+            *config = next;
+            tracing::info!("new configuration is in use");
+            Ok(daemon)
+        }
+        Err(error) => {
+            tracing::error!(error = %chain(&error), "cannot start with the new configuration, going back to the old one");
+            Daemon::start(config).await
+        }
+    }
+}
+
+fn tell(loaded: &Loaded) {
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), configuration = %loaded.source, "traild");
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    if loaded.source != Source::EmbeddedDefault && loaded.config.trails.is_empty() {
+        tracing::info!("no trails are configured");
+    }
+}
+
+fn announce(daemon: &Daemon) {
+    let addresses = daemon.addresses();
+    let trails: Vec<_> = daemon.views().map(|(trail, _)| trail.name.as_str()).collect();
+    tracing::info!(
+        api = %addresses.api, ops = %addresses.ops, store = addresses.store.map(tracing::field::display),
+        trails = trails.join(","), "ready"
+    );
+    systemd::ready(&format!("accepting events on {}", addresses.api));
+}
