@@ -396,7 +396,7 @@ class Sender(threading.Thread):
 
 def clean_env():
     """The environment without anything that could steer an AWS SDK or traild, and with the venv's aws command first."""
-    env = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "TRAILD_"))}
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "TRAILD_", "RUST_"))}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     env["AWS_EC2_METADATA_DISABLED"] = "true"
     return env
