@@ -1,0 +1,326 @@
+//! How fast, how frugal: the real daemon, durable, under full and under half load, held against what no program can beat.
+//!
+//! ```text
+//! cargo bench --bench throughput                     three turns of 200,000 events: a few minutes
+//! cargo bench --bench throughput -- --full           five turns of 1,000,000
+//! cargo bench --bench throughput -- --pairs 10000    many open batches: the peak of memory is what counts
+//! ```
+//!
+//! Each turn measures the daemon and then, on the same bytes and the same disk, bare libdeflate at the same level and bare
+//! `write` + `fdatasync`. Printed are medians over the turns and their ratios, because the machine's own speed varies. The
+//! log files are counted through after each turn: figures of a daemon that lost an event are not figures. No target is
+//! enforced here.
+
+mod daemon;
+mod floor;
+mod load;
+mod sink;
+mod work;
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+
+use daemon::Daemon;
+use sink::Sink;
+use work::Work;
+
+const GZIP_LEVEL: i32 = 6;
+const HALF_LOAD_EVENTS: usize = 200_000;
+
+#[derive(Parser)]
+struct Args {
+    /// Events of each turn under full load
+    #[arg(long, default_value_t = 200_000)]
+    events: usize,
+    #[arg(long, default_value_t = 3)]
+    turns: usize,
+    /// Five turns of a million events
+    #[arg(long)]
+    full: bool,
+    /// Account × region pairs; a square number
+    #[arg(long, default_value_t = 16)]
+    pairs: usize,
+    #[arg(long, default_value_t = 8)]
+    connections: usize,
+    #[arg(long, default_value_t = 500)]
+    events_per_body: usize,
+    /// The daemon's delivery.max_age
+    #[arg(long, default_value = "3s")]
+    max_age: String,
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    /// Passed by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// The figures of one turn.
+struct Turn {
+    ready_ms: f64,
+    accepted_per_second: f64,
+    delivered_per_second: f64,
+    cpu_per_gb: f64,
+    peak_mib: f64,
+    full_p50_ms: f64,
+    full_p99_ms: f64,
+    half_p50_ms: f64,
+    half_p99_ms: f64,
+    deflate_per_gb: f64,
+    bare_p50_ms: f64,
+    bare_p99_ms: f64,
+    objects: f64,
+    object_bytes: f64,
+}
+
+fn main() -> Result<()> {
+    let mut args = Args::parse();
+    if args.full {
+        (args.turns, args.events) = (5, 1_000_000);
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let corpus = root.join("tests/corpus/invictus.ndjson.gz");
+    let home = root.join("target/bench");
+    let full = work::make(
+        &corpus,
+        args.seed,
+        args.events,
+        args.events_per_body,
+        args.pairs,
+    )?;
+    let half_events = HALF_LOAD_EVENTS.min(args.events);
+    let half = work::make(
+        &corpus,
+        args.seed ^ 0x5eed,
+        half_events,
+        args.events_per_body,
+        args.pairs,
+    )?;
+    println!(
+        "{} events of {:.0} bytes on average, {} pairs, bodies of {}, {} connections, seed {}",
+        args.events,
+        full.bytes() as f64 / args.events as f64,
+        args.pairs,
+        args.events_per_body,
+        args.connections,
+        args.seed
+    );
+    let mut turns = Vec::new();
+    for number in 1..=args.turns {
+        let turn = turn(&args, &home, &full, &half)?;
+        println!(
+            "turn {number}: {:.0} accepted/s, {:.0} delivered/s, {:.2} CPU s/GB against {:.2}, peak {:.0} MiB",
+            turn.accepted_per_second,
+            turn.delivered_per_second,
+            turn.cpu_per_gb,
+            turn.deflate_per_gb,
+            turn.peak_mib
+        );
+        turns.push(turn);
+    }
+    let gzip = floor::gzip_bytes(&full)? as f64;
+    report(&turns, full.bytes() as f64, gzip);
+    Ok(())
+}
+
+fn turn(args: &Args, home: &Path, full: &Work, half: &Work) -> Result<Turn> {
+    let sink = Sink::start()?;
+    let mut daemon = Daemon::start(&home.join("daemon"), sink.address, &args.max_age)?;
+    let patience = Duration::from_secs(900);
+
+    let cpu_before = daemon.cpu_seconds()?;
+    let began = Instant::now();
+    let at_full = load::post(daemon.api, &full.bodies, args.connections, None)?;
+    daemon.wait_delivered(full.events.len() as u64, patience)?;
+    let delivered_after = began.elapsed();
+    let cpu = daemon.cpu_seconds()? - cpu_before;
+    let peak = daemon.peak_memory()?;
+    let files = sink.take();
+    verify(&files, full.events.len())?;
+
+    let accepted_per_second = full.events.len() as f64 / at_full.took.as_secs_f64();
+    let rate = accepted_per_second / 2.0 / args.events_per_body as f64;
+    let at_half = load::post(daemon.api, &half.bodies, args.connections, Some(rate))?;
+    daemon.wait_delivered((full.events.len() + half.events.len()) as u64, patience)?;
+    verify(&sink.take(), half.events.len())?;
+    let ready_ms = milliseconds(daemon.ready_after);
+    drop(daemon);
+
+    let deflate = floor::deflate_seconds(full, GZIP_LEVEL)?;
+    let bare = floor::durable_writes(&home.join("bare"), &half.bodies)?;
+    let gigabytes = full.bytes() as f64 / 1e9;
+    Ok(Turn {
+        ready_ms,
+        accepted_per_second,
+        delivered_per_second: full.events.len() as f64 / delivered_after.as_secs_f64(),
+        cpu_per_gb: cpu / gigabytes,
+        peak_mib: peak as f64 / f64::from(1 << 20),
+        full_p50_ms: milliseconds(at_full.percentile(50)),
+        full_p99_ms: milliseconds(at_full.percentile(99)),
+        half_p50_ms: milliseconds(at_half.percentile(50)),
+        half_p99_ms: milliseconds(at_half.percentile(99)),
+        deflate_per_gb: deflate / gigabytes,
+        bare_p50_ms: milliseconds(load::percentile(&bare, 50)),
+        bare_p99_ms: milliseconds(load::percentile(&bare, 99)),
+        objects: files.len() as f64,
+        object_bytes: files.iter().map(|(_, bytes)| bytes.len() as f64).sum(),
+    })
+}
+
+/// Every event in exactly one log file.
+fn verify(files: &[(String, bytes::Bytes)], events: usize) -> Result<()> {
+    let mut inflate = libdeflater::Decompressor::new();
+    let mut ids = HashSet::new();
+    let mut found = 0;
+    for (key, gzip) in files {
+        let size = gzip
+            .last_chunk::<4>()
+            .map(|length| u32::from_le_bytes(*length))
+            .context("an empty object")?;
+        let mut text = vec![0; size as usize];
+        inflate
+            .gzip_decompress(gzip, &mut text)
+            .ok()
+            .with_context(|| format!("{key} is not one gzip member"))?;
+        let name = br#""eventID":""#;
+        for at in memchr::memmem::find_iter(&text, name) {
+            let id = text
+                .get(at + name.len()..at + name.len() + 36)
+                .with_context(|| format!("{key} is torn"))?;
+            found += 1;
+            ids.insert(id.to_vec());
+        }
+    }
+    ensure!(
+        found == events && ids.len() == events,
+        "{events} events sent, {found} delivered, {} different",
+        ids.len()
+    );
+    Ok(())
+}
+
+fn report(turns: &[Turn], bytes: f64, gzip: f64) {
+    let median = |figure: fn(&Turn) -> f64| {
+        let mut values: Vec<f64> = turns.iter().map(figure).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    let ratio = |of: fn(&Turn) -> f64, to: fn(&Turn) -> f64| {
+        let mut values: Vec<f64> = turns.iter().map(|turn| of(turn) / to(turn)).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    let row = |name: &str, value: String, held_against: String, ratio: String, target: &str| {
+        println!("{name:<38}{value:>14}{held_against:>26}{ratio:>8}  {target}");
+    };
+    let none = String::new;
+    println!();
+    row(
+        "medians",
+        "traild".into(),
+        "held against".into(),
+        "ratio".into(),
+        "target",
+    );
+    row(
+        "CPU s per GB of events",
+        format!("{:.2}", median(|turn| turn.cpu_per_gb)),
+        format!("libdeflate -6 {:.2}", median(|turn| turn.deflate_per_gb)),
+        format!(
+            "{:.2}",
+            ratio(|turn| turn.cpu_per_gb, |turn| turn.deflate_per_gb)
+        ),
+        "<= 1.5",
+    );
+    row(
+        "p99 of the answer at half load, ms",
+        format!("{:.1}", median(|turn| turn.half_p99_ms)),
+        format!("write+fdatasync {:.1}", median(|turn| turn.bare_p99_ms)),
+        format!(
+            "{:.2}",
+            ratio(|turn| turn.half_p99_ms, |turn| turn.bare_p99_ms)
+        ),
+        "<= 3",
+    );
+    row(
+        "p50 of the answer at half load, ms",
+        format!("{:.1}", median(|turn| turn.half_p50_ms)),
+        format!("write+fdatasync {:.1}", median(|turn| turn.bare_p50_ms)),
+        format!(
+            "{:.2}",
+            ratio(|turn| turn.half_p50_ms, |turn| turn.bare_p50_ms)
+        ),
+        "",
+    );
+    let size = median(|turn| turn.object_bytes);
+    row(
+        "gzip size, MB",
+        format!("{:.1}", size / 1e6),
+        format!("gzip -6 {:.1}", gzip / 1e6),
+        format!("{:.3}", size / gzip),
+        "<= 1.03",
+    );
+    row(
+        "events accepted per second",
+        format!("{:.0}", median(|turn| turn.accepted_per_second)),
+        none(),
+        none(),
+        "",
+    );
+    row(
+        "events delivered per second",
+        format!("{:.0}", median(|turn| turn.delivered_per_second)),
+        none(),
+        none(),
+        "",
+    );
+    row(
+        "p50 of the answer at full load, ms",
+        format!("{:.1}", median(|turn| turn.full_p50_ms)),
+        none(),
+        none(),
+        "",
+    );
+    row(
+        "p99 of the answer at full load, ms",
+        format!("{:.1}", median(|turn| turn.full_p99_ms)),
+        none(),
+        none(),
+        "",
+    );
+    row(
+        "peak memory, MiB",
+        format!("{:.0}", median(|turn| turn.peak_mib)),
+        none(),
+        none(),
+        "<= 256",
+    );
+    row(
+        "start to ready, ms",
+        format!("{:.0}", median(|turn| turn.ready_ms)),
+        none(),
+        none(),
+        "<= 100",
+    );
+    row(
+        "log files",
+        format!("{:.0}", median(|turn| turn.objects)),
+        none(),
+        none(),
+        "",
+    );
+    row(
+        "compressed to",
+        format!("{:.1} %", 100.0 * size / bytes),
+        none(),
+        none(),
+        "",
+    );
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}

@@ -1,0 +1,87 @@
+"""Fixtures shared by the end-to-end tests: where the binary is, a daemon per test, a real S3 to deliver to."""
+
+import os
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness import Daemon
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--crash-rounds", type=int, default=30, help="how often the crash test kills the daemon")
+    parser.addoption("--fault-rounds", type=int, default=200, help="how many faults the S3 fault test fires at least")
+    parser.addoption("--seed", type=int, default=None, help="repeats a run's random choices")
+
+
+@pytest.fixture(scope="session")
+def traild_bin():
+    path = Path(os.environ.get("TRAILD_BIN", ROOT / "target" / "release" / "traild"))
+    assert path.is_file(), f"{path} is not there: build it (cargo build --release) or set TRAILD_BIN"
+    return str(path.resolve())
+
+
+@pytest.fixture
+def seed(request):
+    """Printed by pytest when the test fails, so that the same choices can be made again with --seed."""
+    seed = request.config.getoption("--seed")
+    seed = random.SystemRandom().randrange(2**32) if seed is None else seed
+    print(f"seed {seed}")
+    return seed
+
+
+@pytest.fixture
+def rng(seed):
+    return random.Random(seed)
+
+
+@pytest.fixture
+def make_daemon(traild_bin, tmp_path):
+    """Makes daemons with folders of their own under the test's folder; all are killed when the test ends."""
+    made = []
+
+    def make(name="traild", **options):
+        daemon = Daemon(traild_bin, tmp_path / name, **options)
+        made.append(daemon)
+        return daemon
+
+    yield make
+    for daemon in made:
+        daemon.kill()
+        print(daemon.log_tail())
+
+
+@pytest.fixture
+def daemon(make_daemon):
+    """A ready daemon on the embedded store, with one trail for every account and region."""
+    daemon = make_daemon()
+    daemon.start()
+    return daemon
+
+
+@pytest.fixture(scope="session")
+def localstack():
+    """The endpoint of a running LocalStack; one that was not running before is stopped afterwards."""
+    was_running = os.environ.get("TRAILD_LOCALSTACK")
+    if was_running:
+        yield was_running
+        return
+    up = subprocess.run([ROOT / "localstack" / "up"], check=True, stdout=subprocess.PIPE, text=True)
+    yield up.stdout.strip()
+    subprocess.run([ROOT / "localstack" / "down"], check=True)
+
+
+@pytest.fixture
+def report(request):
+    """Says a line even when the test passes: how often the fault really fired is part of the result."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+
+    def say(line):
+        with capture.global_and_fixture_disabled():
+            print(f"\n    {line}")
+
+    return say
