@@ -460,10 +460,10 @@ impl DiskFile for SimFile {
     fn write_at(&self, slices: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
         let mut state = self.disk.state();
         let verdict = state.judge(self.life, Operation::Write);
-        let mut bytes: Vec<u8> = slices
-            .iter()
-            .flat_map(|slice| slice.iter().copied())
-            .collect();
+        let mut bytes = Vec::new();
+        for slice in slices {
+            bytes.extend_from_slice(slice);
+        }
         let error = match verdict {
             Verdict::Fail(error) => return Err(error),
             Verdict::Pretend => return Ok(()),
