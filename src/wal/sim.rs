@@ -83,6 +83,11 @@ impl SimDisk {
         state.faults.push((operation, nth, errno.raw_os_error()));
     }
 
+    /// Every operation waits until what is given is dropped.
+    pub fn hold(&self) -> impl Sized + '_ {
+        self.state()
+    }
+
     pub fn is_stopped(&self) -> bool {
         self.state().stopped
     }

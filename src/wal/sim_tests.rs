@@ -833,6 +833,36 @@ fn damage_at_run_time_is_skipped_named_and_counted_once() {
 }
 
 #[test]
+fn a_file_that_is_cut_while_it_is_read_costs_its_end_alone() {
+    let bench = sound_log(1);
+    let metrics = Metrics::default();
+    let disk = Arc::new(bench.disk.clone());
+    let (wal, _) = Wal::open(disk, options(), metrics.clone(), &mut |_, _| {}).unwrap();
+    let path = &segment_paths(&bench.disk)[1];
+    let bytes = bench.disk.content(path).len() as u64;
+    bench
+        .disk
+        .tamper(path, |content| content.truncate(bytes as usize - 1000));
+    let touched = base_of(path) + bytes - 1000..base_of(path) + bytes;
+    let mut reader = wal.reader();
+    let mut next = wal.start();
+    let mut seen = BTreeMap::new();
+    loop {
+        let chunk = reader.read(next, 3000).unwrap();
+        if chunk.is_empty() {
+            break;
+        }
+        next = chunk.next;
+        seen.extend(chunk.iter().map(|(at, payload)| (at, payload.to_vec())));
+    }
+    for (at, payload) in &bench.model.owed {
+        let whole = !is_touched(at, payload, std::slice::from_ref(&touched));
+        assert_eq!(seen.get(at) == Some(payload), whole);
+    }
+    assert!(metrics.quarantined_bytes.get() >= 1000);
+}
+
+#[test]
 fn a_sector_that_cannot_be_read_costs_the_frames_in_its_page() {
     for seed in 0..50 {
         let mut bench = sound_log(seed % 10);
