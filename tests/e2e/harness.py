@@ -133,6 +133,7 @@ class Daemon:
         self.log = self.home / "log"
         self.process = None
         self.ready_after = None
+        self.answered = 0  # events this daemon has answered for, over all its lives
         self.write_config()
 
     # Life.
@@ -205,7 +206,9 @@ class Daemon:
 
     def post(self, body, headers=None, path="/v1/events", timeout=30):
         with Client(self.api_port, timeout) as client:
-            return client.post(body, headers, path)
+            status, headers, answer = client.post(body, headers, path)
+        self.answered += answer.get("accepted", 0) if isinstance(answer, dict) else 0
+        return status, headers, answer
 
     def send(self, events):
         """Posts the events as NDJSON and expects each to be accepted."""
@@ -231,12 +234,22 @@ class Daemon:
         return Metrics(self.ops("/metrics")[1])
 
     def drain(self, seconds=30, sink="s3"):
-        """Waits until nothing is pending, then checks I8 (routed = delivered + pending + dead-lettered)."""
+        """Waits until each trail has delivered all that was answered for, then checks I8.
+
+        An event counts as pending only once it is routed; so what was answered must be routed too, and nothing move.
+        """
+        last = None
 
         def drained():
+            nonlocal last
             metrics = self.metrics()
             pending = metrics.by_trail("traild_events_pending", sink)
-            return pending and not any(pending.values()) and metrics
+            routed = metrics.by_trail("traild_events_routed_total", sink)
+            done = routed and not any(pending.values()) and min(routed.values()) >= self.answered
+            still, last = done and routed == last, routed
+            if done and not still:
+                time.sleep(0.3)
+            return still and metrics
 
         metrics = wait_until(drained, seconds, f"pending events of {self.home.name} to be delivered")
         metrics.check_books()
@@ -338,6 +351,9 @@ class Client:
         self.connection.close()
 
 
+COUNTING = threading.Lock()
+
+
 class Sender(threading.Thread):
     """Posts batches until told to stop, each again and again until it is answered 200: what a careful client does.
 
@@ -376,6 +392,8 @@ class Sender(threading.Thread):
             if status == 200:
                 assert answer["accepted"] + answer["duplicates"] == len(self.open) and not answer["rejected"], answer
                 self.duplicates += answer["duplicates"]
+                with COUNTING:
+                    self.to.answered += len(self.open)
                 self.latencies.append(time.monotonic() - began)
                 self.accepted += self.open
                 self.open = []

@@ -77,7 +77,7 @@ def test_one_bad_event_is_named_and_its_neighbours_are_delivered(daemon, rng):
     assert answer["accepted"] == len(good)
     for name, refusal in refused.items():
         print(name, refusal)
-        assert re.fullmatch(r"[A-Z][A-Za-z]+", refusal["code"]) and refusal["message"], (name, refusal)
+        assert re.fullmatch(r"[A-Z][A-Za-z0-9]+", refusal["code"]) and refusal["message"], (name, refusal)
     assert daemon.metrics().total("traild_events_rejected_total") == len(bad)
     logfiles.check(stored(daemon), good)
 
