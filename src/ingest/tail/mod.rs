@@ -156,33 +156,36 @@ async fn take(ingest: &Ingest, piece: &Piece, stop: &CancellationToken) -> bool 
         warn!(path = %piece.path.display(), lines = refused - LOGGED, "more lines are no events and were stepped over");
     }
     let mut waiting = false;
-    loop {
+    let mut rest = ready.as_slice();
+    let mut part = rest.len();
+    while !rest.is_empty() {
         let stamp = Stamp {
             accepted_at: now,
             source_address: SOURCE_ADDRESS,
         };
-        match ingest.store(&ready, stamp).await {
-            Ok(_) => {
-                if waiting {
-                    info!(path = %piece.path.display(), "the journal takes events again, reading goes on");
-                }
-                return true;
-            }
-            Err(reason) if !waiting => {
-                waiting = true;
-                error!(path = %piece.path.display(), error = %reason, "cannot store events of a file, will retry until it works");
-            }
-            Err(_) => {}
+        let (first, behind) = rest.split_at(part.min(rest.len()));
+        let Err(reason) = ingest.store(first, stamp).await else {
+            rest = behind;
+            continue;
+        };
+        // A little may fit where much does not.
+        part = first.len().div_ceil(2);
+        if !waiting {
+            waiting = true;
+            error!(path = %piece.path.display(), error = %reason, "cannot store events of a file, will retry until it works");
         }
-        if ingest.is_stopping()
-            || stop
-                .run_until_cancelled(tokio::time::sleep(RETRY))
-                .await
-                .is_none()
-        {
+        let told_to_stop = stop
+            .run_until_cancelled(tokio::time::sleep(RETRY))
+            .await
+            .is_none();
+        if told_to_stop || ingest.is_stopping() {
             return false;
         }
     }
+    if waiting {
+        info!(path = %piece.path.display(), "the journal takes events again, reading goes on");
+    }
+    true
 }
 
 #[cfg(test)]
