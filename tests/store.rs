@@ -386,7 +386,7 @@ async fn a_body_that_ends_early_or_lies_leaves_nothing() {
         "PUT /logs/k HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\ncontent-md5: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\nbody",
         "PUT /logs/k HTTP/1.1\r\nhost: x\r\ncontent-length: 12\r\nx-amz-content-sha256: STREAMING-UNSIGNED-PAYLOAD-TRAILER\r\nx-amz-decoded-content-length: 4\r\n\r\n4\r\nbody\r\n0\r\n",
         "PUT /logs/k HTTP/1.1\r\nhost: x\r\ncontent-length: 14\r\nx-amz-content-sha256: STREAMING-UNSIGNED-PAYLOAD-TRAILER\r\nx-amz-decoded-content-length: 4\r\nx-amz-trailer: x-amz-checksum-crc32\r\n\r\n4\r\nbody\r\n0\r\n\r\n",
-        "PUT /logs/k HTTP/1.1\r\nhost: x\r\ncontent-length: 47\r\nx-amz-content-sha256: STREAMING-UNSIGNED-PAYLOAD-TRAILER\r\nx-amz-decoded-content-length: 4\r\nx-amz-trailer: x-amz-checksum-crc32\r\n\r\n4\r\nbody\r\n0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n",
+        "PUT /logs/k HTTP/1.1\r\nhost: x\r\ncontent-length: 45\r\nx-amz-content-sha256: STREAMING-UNSIGNED-PAYLOAD-TRAILER\r\nx-amz-decoded-content-length: 4\r\nx-amz-trailer: x-amz-checksum-crc32\r\n\r\n4\r\nbody\r\n0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n",
     ] {
         let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
