@@ -1,5 +1,8 @@
 //! The embedded store through the wire: the AWS SDK for Rust in this process, boto3 and the AWS CLI beside it.
 
+// Helpers of tests are tests: a failed step ends the story.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::path::Path;
 use std::process::Command;
 
