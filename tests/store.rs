@@ -385,7 +385,8 @@ async fn a_body_that_ends_early_or_lies_leaves_nothing() {
         "PUT /logs/k HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\nx-amz-content-sha256: 0000000000000000000000000000000000000000000000000000000000000000\r\n\r\nbody",
         "PUT /logs/k HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\ncontent-md5: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\nbody",
         "PUT /logs/k HTTP/1.1\r\nhost: x\r\ncontent-length: 12\r\nx-amz-content-sha256: STREAMING-UNSIGNED-PAYLOAD-TRAILER\r\nx-amz-decoded-content-length: 4\r\n\r\n4\r\nbody\r\n0\r\n",
-        "PUT /logs/k HTTP/1.1\r\nhost: x\r\ncontent-length: 50\r\nx-amz-content-sha256: STREAMING-UNSIGNED-PAYLOAD-TRAILER\r\nx-amz-decoded-content-length: 4\r\nx-amz-trailer: x-amz-checksum-crc32\r\n\r\n4\r\nbody\r\n0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\nxxxx",
+        "PUT /logs/k HTTP/1.1\r\nhost: x\r\ncontent-length: 14\r\nx-amz-content-sha256: STREAMING-UNSIGNED-PAYLOAD-TRAILER\r\nx-amz-decoded-content-length: 4\r\nx-amz-trailer: x-amz-checksum-crc32\r\n\r\n4\r\nbody\r\n0\r\n\r\n",
+        "PUT /logs/k HTTP/1.1\r\nhost: x\r\ncontent-length: 47\r\nx-amz-content-sha256: STREAMING-UNSIGNED-PAYLOAD-TRAILER\r\nx-amz-decoded-content-length: 4\r\nx-amz-trailer: x-amz-checksum-crc32\r\n\r\n4\r\nbody\r\n0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n",
     ] {
         let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -584,6 +585,187 @@ async fn the_server_stops_with_connections_open() {
         .unwrap();
     drop(idle);
     drop(Store::open(directory.path().to_owned()).unwrap());
+}
+
+/// The other side of the next test: a store in a process of its own, to be killed. Does nothing when run by itself.
+#[test]
+fn a_store_for_the_killing() {
+    let Ok(directory) = std::env::var("STORE_TO_KILL") else {
+        return;
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let server = Server::start(Path::new(&directory)).await;
+        println!("\nendpoint {}", server.endpoint);
+        server.task.await.unwrap();
+    });
+}
+
+struct Victim {
+    process: std::process::Child,
+    server: Server,
+}
+
+impl Victim {
+    fn start(directory: &Path) -> Self {
+        use std::io::BufRead;
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "a_store_for_the_killing", "--nocapture"])
+            .env("STORE_TO_KILL", directory)
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = std::io::BufReader::new(process.stdout.take().unwrap()).lines();
+        let endpoint = lines
+            .map(Result::unwrap)
+            .find_map(|line| line.strip_prefix("endpoint ").map(str::to_owned))
+            .unwrap();
+        Self {
+            process,
+            server: Server {
+                endpoint,
+                stop: CancellationToken::new(),
+                task: tokio::spawn(async {}),
+            },
+        }
+    }
+}
+
+/// What version `n` of a key holds: its length and bytes tell whether it is whole.
+fn version(key: usize, n: u32) -> Vec<u8> {
+    let line = format!("key {key} version {n}\n");
+    line.repeat(1 + (key * 977 + n as usize * 131) % 20_000)
+        .into_bytes()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn kill_nine_loses_nothing_that_was_answered_and_tears_nothing() {
+    const KEYS: usize = 6;
+    let directory = tempfile::tempdir().unwrap();
+    // Per key: the last version answered, the last one begun, whether the last answer was a deletion.
+    let mut answered = [0u32; KEYS];
+    let mut begun = [0u32; KEYS];
+    for round in 0..8u64 {
+        let mut victim = Victim::start(directory.path());
+        victim
+            .server
+            .client()
+            .create_bucket()
+            .bucket("logs")
+            .send()
+            .await
+            .unwrap();
+        let mut writers = tokio::task::JoinSet::new();
+        for key in 0..KEYS {
+            let client = victim.server.client();
+            let mut n = begun[key];
+            let mut done = answered[key];
+            writers.spawn(async move {
+                loop {
+                    n += 1;
+                    let put = client
+                        .put_object()
+                        .bucket("logs")
+                        .key(format!("k/{key}"))
+                        .body(version(key, n).into());
+                    match put.send().await {
+                        Ok(_) => done = n,
+                        Err(_) => return (key, done, n),
+                    }
+                }
+            });
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(60 + round * 37)).await;
+        victim.process.kill().unwrap();
+        victim.process.wait().unwrap();
+        for (key, done, n) in writers.join_all().await {
+            (answered[key], begun[key]) = (done, n);
+        }
+
+        let server = Server::start(directory.path()).await;
+        let client = server.client();
+        let listed = keys(&client, "logs").await;
+        for key in 0..KEYS {
+            let name = format!("k/{key}");
+            if answered[key] == 0 && !listed.contains(&name) {
+                continue;
+            }
+            let content = get(&client, "logs", &name).await;
+            let found = (answered[key].max(1)..=begun[key]).find(|n| content == version(key, *n));
+            // The version in doubt may or may not have arrived; what is there is now the least that must stay.
+            answered[key] = found
+                .unwrap_or_else(|| panic!("{name} holds {} bytes of no version", content.len()));
+        }
+        assert_eq!(
+            files_below(&directory.path().join("tmp")),
+            Vec::<std::path::PathBuf>::new()
+        );
+        assert_eq!(
+            files_below(&directory.path().join("damaged")),
+            Vec::<std::path::PathBuf>::new()
+        );
+        server.stop().await;
+    }
+    assert!(
+        answered.iter().all(|n| *n > 8),
+        "hardly anything was written: {answered:?}"
+    );
+}
+
+/// `TRAILD_TEST_SMALL_DISK` names a directory on an empty file system of a few MiB.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_answered_and_freed_space_is_used() {
+    let Ok(disk) = std::env::var("TRAILD_TEST_SMALL_DISK") else {
+        eprintln!("TRAILD_TEST_SMALL_DISK is not set: the full disk is not tried");
+        return;
+    };
+    let directory = tempfile::tempdir_in(disk).unwrap();
+    let server = Server::start(directory.path()).await;
+    let client = server.client();
+    client.create_bucket().bucket("logs").send().await.unwrap();
+    let mut stored = Vec::new();
+    let refusal = loop {
+        let key = format!("k{}", stored.len());
+        match client
+            .put_object()
+            .bucket("logs")
+            .key(&key)
+            .body(body(&vec![7; 700_000]))
+            .send()
+            .await
+        {
+            Ok(_) => stored.push(key),
+            Err(error) => break error,
+        }
+        assert!(stored.len() < 1000, "the disk is not small");
+    };
+    assert_eq!(refusal.raw_response().unwrap().status().as_u16(), 507);
+    assert_eq!(code(refusal), "InsufficientStorage");
+    assert_eq!(keys(&client, "logs").await, stored);
+    assert_eq!(
+        files_below(&directory.path().join("tmp")),
+        Vec::<std::path::PathBuf>::new()
+    );
+    client
+        .delete_object()
+        .bucket("logs")
+        .key("k0")
+        .send()
+        .await
+        .unwrap();
+    client
+        .put_object()
+        .bucket("logs")
+        .key("k0")
+        .body(body(&vec![8; 700_000]))
+        .send()
+        .await
+        .unwrap();
+    server.stop().await;
+    let server = Server::start(directory.path()).await;
+    assert_eq!(keys(&server.client(), "logs").await, stored);
+    server.stop().await;
 }
 
 /// Runs boto3 and the AWS CLI when `TRAILD_TEST_PYTHON` names a Python that has them; `tests/run` always sets it.

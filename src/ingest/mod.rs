@@ -18,3 +18,6 @@ pub mod tail;
 pub use accept::{Ingest, Options, Origin};
 pub use answer::{Answer, Refused};
 pub use metrics::Metrics;
+
+#[cfg(test)]
+mod fixture;

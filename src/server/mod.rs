@@ -2,6 +2,7 @@
 //!
 //! - A connection that sends no complete request head within `Limits::header_timeout` is closed: from the first byte on, between
 //!   requests too (hyper starts this timer when it begins to wait, not when something arrives). How slowly a body may come is the handler's business.
+//! - A connection that takes nothing of its answer for `Limits::write_timeout` is closed.
 //! - At most `Limits::connections` are open, and at most `Limits::connections_per_ip` from one address. Over the first, new ones wait in the kernel's
 //!   queue: whoever is served keeps being served, and nothing is spent on the rest. Over the second, the connection is closed at once: queueing
 //!   it would let one address hold up all others.
@@ -12,6 +13,7 @@
 
 mod listener;
 pub mod ops;
+mod stall;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -43,6 +45,8 @@ pub struct Limits {
     pub connections_per_ip: usize,
     /// From the first wait for a request's head until it is complete.
     pub header_timeout: Duration,
+    /// For a peer that does not read its answer.
+    pub write_timeout: Duration,
     /// Of a request's head; also of the buffer a connection reads into.
     pub header_bytes: usize,
     /// Given to requests in flight when the daemon stops.
@@ -55,6 +59,7 @@ impl Default for Limits {
             connections: 1024,
             connections_per_ip: 512,
             header_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
             header_bytes: 64 << 10,
             drain: Duration::from_millis(500),
         }
@@ -143,7 +148,10 @@ async fn connection<H, F, B>(
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(limits.header_bytes)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(
+            TokioIo::new(stall::Impatient::new(stream, limits.write_timeout)),
+            service,
+        );
     let mut connection = std::pin::pin!(connection);
     let outcome = tokio::select! {
         outcome = connection.as_mut() => outcome,

@@ -161,6 +161,13 @@ impl Claims {
                 self.checksums.set(algorithm, Some(value.clone()));
             }
         }
+        if self
+            .announced
+            .iter()
+            .any(|algorithm| self.checksums.get(*algorithm).is_none())
+        {
+            return Err(StoreError::MalformedTrailer);
+        }
         self.check_form()?;
         Ok(self)
     }
@@ -228,7 +235,7 @@ fn plain_uri(uri: &Uri, headers: &HeaderMap) -> Result<Uri, StoreError> {
         .filter(|pair| {
             let name = pair.split_once('=').map_or(*pair, |(name, _)| name);
             // `Expires` belongs to the old form of presigned URLs.
-            !is_proof(name) && !(signed && name == "Expires")
+            !(is_proof(name) || signed && name == "Expires")
         })
         .collect();
     let path = match bucket {
@@ -311,7 +318,7 @@ fn claims(headers: &HeaderMap) -> Result<Claims, StoreError> {
     claims.check_form()?;
     let announced = text(headers, "x-amz-trailer").unwrap_or_default();
     claims
-        .wanted
+        .announced
         .extend(announced.split(',').filter_map(Algorithm::from_header));
     claims
         .wanted
@@ -439,13 +446,13 @@ impl Decoder {
         }
         self.line.extend_from_slice(&buffer[..take]);
         buffer.advance(take);
-        while whole
-            && self
-                .line
-                .last()
-                .is_some_and(|byte| matches!(byte, b'\r' | b'\n'))
-        {
+        if whole {
             self.line.pop();
+            let carriage_return = self.line.pop_if(|byte| *byte == b'\r').is_some();
+            // The manual's own example ends a trailer with a bare line feed.
+            if !carriage_return && self.state != State::Trailer {
+                return Err(ChunkedError::Malformed("a line does not end in CR LF"));
+            }
         }
         Ok(whole)
     }
@@ -575,11 +582,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn decode(
-        decoded_bytes: u64,
-        wire: &[u8],
-        piece: usize,
-    ) -> Result<(Vec<u8>, Vec<(String, String)>), ChunkedError> {
+    type Decoded = (Vec<u8>, Vec<(String, String)>);
+
+    fn decode(decoded_bytes: u64, wire: &[u8], piece: usize) -> Result<Decoded, ChunkedError> {
         let mut decoder = Decoder::new(decoded_bytes);
         let mut content = Vec::new();
         for piece in wire.chunks(piece) {

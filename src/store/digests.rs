@@ -128,8 +128,10 @@ pub struct Claims {
     pub md5: Option<[u8; 16]>,
     pub payload_sha256: Option<[u8; 32]>,
     pub checksums: Checksums,
-    /// To be computed and kept though no value was given (the value may come in a trailer).
+    /// To be computed and kept though no value was given.
     pub wanted: Vec<Algorithm>,
+    /// Announced by `x-amz-trailer`: their values come behind the body.
+    pub announced: Vec<Algorithm>,
 }
 
 impl Claims {
@@ -166,6 +168,7 @@ impl Claims {
             .checksums
             .algorithms()
             .chain(self.wanted.iter().copied())
+            .chain(self.announced.iter().copied())
         {
             hasher.also(algorithm);
         }
@@ -343,8 +346,10 @@ mod tests {
 
     #[test]
     fn a_payload_hash_is_checked_but_not_kept() {
-        let mut claims = Claims::default();
-        claims.payload_sha256 = Some([0; 32]);
+        let claims = Claims {
+            payload_sha256: Some([0; 32]),
+            ..Claims::default()
+        };
         let mut hasher = claims.hasher();
         hasher.update(b"x");
         assert!(matches!(

@@ -60,6 +60,10 @@ pub enum StoreError {
         "Your socket connection to the server was not read from or written to within the timeout period."
     )]
     RequestTimeout,
+    #[error(
+        "The request contained trailing data that was not well-formed or did not conform to our published schema."
+    )]
+    MalformedTrailer,
     #[error("Request has expired")]
     RequestExpired,
     #[error("You must provide the Content-Length HTTP header.")]
@@ -111,6 +115,7 @@ impl StoreError {
             Self::MetadataTooLarge => S3ErrorCode::MetadataTooLarge,
             Self::IncompleteBody => S3ErrorCode::IncompleteBody,
             Self::RequestTimeout => S3ErrorCode::RequestTimeout,
+            Self::MalformedTrailer => S3ErrorCode::Custom("MalformedTrailerError".into()),
             Self::RequestExpired => S3ErrorCode::AccessDenied,
             Self::MissingContentLength => S3ErrorCode::MissingContentLength,
             Self::DiskFull => S3ErrorCode::Custom("InsufficientStorage".into()),
@@ -127,7 +132,9 @@ impl From<StoreError> for S3Error {
         }
         let mut answer = S3Error::with_message(error.code(), error.to_string());
         match error {
-            StoreError::PayloadSha256Mismatch => answer.set_status_code(StatusCode::BAD_REQUEST),
+            StoreError::PayloadSha256Mismatch | StoreError::MalformedTrailer => {
+                answer.set_status_code(StatusCode::BAD_REQUEST)
+            }
             StoreError::InvalidPartNumber => {
                 answer.set_status_code(StatusCode::RANGE_NOT_SATISFIABLE)
             }

@@ -423,7 +423,7 @@ mod tests {
     proptest! {
         #[test]
         fn it_behaves_as_a_btree_map(
-            steps in proptest::collection::vec((any::<bool>(), "[ab/é]{0,5}|k[0-9]{1,3}", 0u64..1_000_000), 0..1500),
+            steps in proptest::collection::vec((any::<bool>(), "[ab/é]{0,5}|k[0-9]{1,3}", 0u64..1_000_000), 0..600),
             start in "[ab/k]{0,3}",
         ) {
             let mut index = Index::default();

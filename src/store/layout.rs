@@ -20,7 +20,7 @@
 //! ```text
 //! content      as it was sent
 //! facts        JSON of `Facts`
-//! footer       24 bytes: content length u64 · facts length u32 · CRC-32 of the facts u32 · "trdobj" · version u8 · 0
+//! footer       24 bytes: content length u64 · facts length u32 · CRC-32 of the facts u32 · "trdobj" · 0 · version u8
 //! ```
 //!
 //! Content comes first so that a part or object can be read, copied and looked at with plain tools.
@@ -159,7 +159,7 @@ pub fn encode_tail(facts: &Facts) -> io::Result<Vec<u8>> {
     tail.extend_from_slice(&length.to_le_bytes());
     tail.extend_from_slice(&crc.to_le_bytes());
     tail.extend_from_slice(MAGIC);
-    tail.extend_from_slice(&[VERSION, 0]);
+    tail.extend_from_slice(&[0, VERSION]);
     Ok(tail)
 }
 
@@ -208,42 +208,25 @@ struct Footer {
 
 impl Footer {
     fn decode(bytes: &[u8]) -> io::Result<Self> {
-        let bytes: &[u8; FOOTER_BYTES] = bytes.try_into().map_err(|_| damaged("short footer"))?;
-        let [
-            c0,
-            c1,
-            c2,
-            c3,
-            c4,
-            c5,
-            c6,
-            c7,
-            l0,
-            l1,
-            l2,
-            l3,
-            s0,
-            s1,
-            s2,
-            s3,
-            magic @ ..,
-            version,
-            _,
-        ] = *bytes;
-        if &magic != MAGIC {
-            return Err(damaged("no footer"));
-        }
+        let short = || damaged("short footer");
+        let (content_bytes, rest) = bytes.split_first_chunk().ok_or_else(short)?;
+        let (facts_bytes, rest) = rest.split_first_chunk().ok_or_else(short)?;
+        let (facts_crc, rest) = rest.split_first_chunk().ok_or_else(short)?;
+        let version = match rest.strip_prefix(MAGIC) {
+            Some([0, version]) => *version,
+            _ => return Err(damaged("no footer")),
+        };
         if version != VERSION {
             return Err(damaged("written by another version"));
         }
-        let facts_bytes = u32::from_le_bytes([l0, l1, l2, l3]);
+        let facts_bytes = u32::from_le_bytes(*facts_bytes);
         if facts_bytes > MAX_FACTS_BYTES {
             return Err(damaged("its facts are too long"));
         }
         Ok(Self {
-            content_bytes: u64::from_le_bytes([c0, c1, c2, c3, c4, c5, c6, c7]),
+            content_bytes: u64::from_le_bytes(*content_bytes),
             facts_bytes,
-            facts_crc: u32::from_le_bytes([s0, s1, s2, s3]),
+            facts_crc: u32::from_le_bytes(*facts_crc),
         })
     }
 }

@@ -500,7 +500,6 @@ impl S3 for Service {
         }
         ok(CreateBucketOutput {
             location: Some(format!("/{bucket}")),
-            ..CreateBucketOutput::default()
         })
     }
 

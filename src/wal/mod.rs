@@ -278,7 +278,9 @@ impl Wal {
     /// `bytes` are the batch's, headers included. More than the queue holds waits until the queue is empty.
     pub async fn reserve(&self, bytes: usize) -> Result<Permit, AppendError> {
         let reserved = self.owner.shared.reserve(bytes).await;
-        if matches!(reserved, Err(AppendError::Full { .. })) {
+        if let Err(AppendError::Full { used, capacity, .. }) = reserved
+            && used > capacity / 2
+        {
             // Lets what is in the newest segment be trimmed as well.
             self.roll();
         }
@@ -356,29 +358,30 @@ impl Wal {
             .collect()
     }
 
-    /// Deletes the oldest segment, which must be `segment`. When it fails, the segment is out of the log for this run all the
-    /// same, and may be back after the next start.
+    /// Deletes the oldest segment, which must be `segment`. When the file cannot be removed, the segment stays in the log.
     pub fn remove_oldest(&self, segment: Range<Position>) -> std::io::Result<()> {
         let shared = &self.owner.shared;
-        let mut segments = writer::lock(&shared.segments);
-        let is_oldest = segments.len() > 1
-            && segments
-                .first()
-                .is_some_and(|first| first.base == segment.start.0);
-        if !is_oldest {
-            return Err(std::io::Error::new(
-                std::io::ErrorKind::InvalidInput,
-                format!("{} is not the oldest closed segment", segment.start.0),
-            ));
-        }
-        segments.remove(0);
-        drop(segments);
-        shared.count_bytes();
-        let path = shared.directory.join(segment::name(segment.start.0));
+        let removed = {
+            let mut segments = writer::lock(&shared.segments);
+            let is_oldest = segments.len() > 1 && segments[0].base == segment.start.0;
+            if !is_oldest {
+                return Err(std::io::Error::new(
+                    std::io::ErrorKind::InvalidInput,
+                    format!("{} is not the oldest closed segment", segment.start.0),
+                ));
+            }
+            // Readers let go of it before the file does.
+            segments.remove(0)
+        };
+        let path = shared.directory.join(segment::name(removed.base));
         match shared.disk.remove(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                writer::lock(&shared.segments).insert(0, removed);
+                return Err(error);
+            }
             _ => {}
         }
+        shared.count_bytes();
         shared.disk.sync_directory(&shared.directory)
     }
 

@@ -132,7 +132,15 @@ impl Reader {
                     frames.push((Position(segment.base + offset), payload));
                 }
                 Met::Damage { range, reason } => self.count_damage(segment.base, range, reason),
-                Met::WindowEnds | Met::End => break,
+                Met::WindowEnds => break,
+                Met::End => {
+                    // Empty unless someone has cut the file.
+                    let cut = walk.offset()..segment.bytes;
+                    if !cut.is_empty() {
+                        self.count_damage(segment.base, cut, Reason::Truncated);
+                    }
+                    break;
+                }
             }
         }
         Ok(Some(Chunk {

@@ -45,6 +45,8 @@ struct State {
     fired: u64,
     forgotten: Vec<Operation>,
     capacity: Option<u64>,
+    /// Files and offsets that cannot be read.
+    unreadable: Vec<(u64, u64)>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -79,6 +81,15 @@ impl SimDisk {
         let mut state = self.state();
         let nth = state.counts.get(&operation).copied().unwrap_or(0) + nth;
         state.faults.push((operation, nth, errno.raw_os_error()));
+    }
+
+    /// Every operation waits until what is given is dropped.
+    pub fn hold(&self) -> impl Sized + '_ {
+        self.state()
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.state().stopped
     }
 
     /// Faults and stops that happened.
@@ -153,6 +164,13 @@ impl SimDisk {
         change(&mut content.cached);
         content.durable = content.cached.clone();
         content.dirty.clear();
+    }
+
+    /// From now on, reading the byte at `offset` fails.
+    pub fn break_byte(&self, path: &Path, offset: u64) {
+        let mut state = self.state();
+        let file = state.names[path];
+        state.unreadable.push((file, offset));
     }
 
     /// Puts a file there, or removes it when there is no content.
@@ -435,6 +453,11 @@ impl DiskFile for SimFile {
         let content = &state.files[&self.file].cached;
         let start = (offset as usize).min(content.len());
         let count = buffer.len().min(content.len() - start);
+        let read = offset..offset + count as u64;
+        let broken = |(file, at): &(u64, u64)| *file == self.file && read.contains(at);
+        if state.unreadable.iter().any(broken) {
+            return Err(rustix::io::Errno::IO.into());
+        }
         buffer[..count].copy_from_slice(&content[start..start + count]);
         Ok(count)
     }
@@ -442,10 +465,10 @@ impl DiskFile for SimFile {
     fn write_at(&self, slices: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
         let mut state = self.disk.state();
         let verdict = state.judge(self.life, Operation::Write);
-        let mut bytes: Vec<u8> = slices
-            .iter()
-            .flat_map(|slice| slice.iter().copied())
-            .collect();
+        let mut bytes = Vec::new();
+        for slice in slices {
+            bytes.extend_from_slice(slice);
+        }
         let error = match verdict {
             Verdict::Fail(error) => return Err(error),
             Verdict::Pretend => return Ok(()),

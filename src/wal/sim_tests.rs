@@ -227,7 +227,14 @@ impl Bench {
             .range(start..)
             .map(|(at, payload)| (*at, payload.clone()))
             .collect();
-        assert_eq!(seen, owed);
+        if seen != owed {
+            let only = |these: &[(Position, Vec<u8>)], those: &[(Position, Vec<u8>)]| -> Vec<_> {
+                let missing = these.iter().filter(|frame| !those.contains(frame));
+                missing.map(|(at, _)| *at).collect()
+            };
+            let (more, less) = (only(&seen, &owed), only(&owed, &seen));
+            panic!("the reader gives {more:?} too much and {less:?} not");
+        }
 
         let some: Vec<Position> = owed
             .iter()
@@ -249,6 +256,9 @@ impl Bench {
     /// A few steps of everything that does not harm.
     fn steps(&mut self, count: u64) {
         for _ in 0..count {
+            if self.disk.is_stopped() {
+                return;
+            }
             match self.random.below(20) {
                 0 => self.trim(),
                 1 => self.roll(),
@@ -820,6 +830,94 @@ fn damage_at_run_time_is_skipped_named_and_counted_once() {
             assert_eq!(metrics.quarantined_bytes.get(), counted);
         }
     }
+}
+
+#[test]
+fn a_file_that_is_cut_while_it_is_read_costs_its_end_alone() {
+    let bench = sound_log(1);
+    let metrics = Metrics::default();
+    let disk = Arc::new(bench.disk.clone());
+    let (wal, _) = Wal::open(disk, options(), metrics.clone(), &mut |_, _| {}).unwrap();
+    let path = &segment_paths(&bench.disk)[1];
+    let bytes = bench.disk.content(path).len() as u64;
+    bench
+        .disk
+        .tamper(path, |content| content.truncate(bytes as usize - 1000));
+    let touched = base_of(path) + bytes - 1000..base_of(path) + bytes;
+    let mut reader = wal.reader();
+    let mut next = wal.start();
+    let mut seen = BTreeMap::new();
+    loop {
+        let chunk = reader.read(next, 3000).unwrap();
+        if chunk.is_empty() {
+            break;
+        }
+        next = chunk.next;
+        seen.extend(chunk.iter().map(|(at, payload)| (at, payload.to_vec())));
+    }
+    for (at, payload) in &bench.model.owed {
+        let whole = !is_touched(at, payload, std::slice::from_ref(&touched));
+        assert_eq!(seen.get(at) == Some(payload), whole);
+    }
+    assert!(metrics.quarantined_bytes.get() >= 1000);
+}
+
+#[test]
+fn a_sector_that_cannot_be_read_costs_the_frames_in_its_page() {
+    for seed in 0..50 {
+        let mut bench = sound_log(seed % 10);
+        let mut random = Random(seed);
+        let paths = segment_paths(&bench.disk);
+        let path = &paths[random.below(paths.len() as u64 - 1) as usize];
+        let bytes = bench.disk.content(path).len() as u64;
+        let frames_at = super::segment::FRAMES_AT;
+        let broken = frames_at + random.below(bytes - frames_at);
+        bench.disk.break_byte(path, broken);
+        let page = base_of(path) + broken - broken % 4096;
+        let touched = page..page + 4096;
+        let before = std::mem::take(&mut bench.model.owed);
+        let recovery = bench.open().expect("a log with a broken sector opens");
+        assert!(recovery.damaged_bytes > 0);
+        for (at, payload) in &before {
+            let lost = !bench.model.owed.contains_key(at);
+            assert!(!lost || is_touched(at, payload, std::slice::from_ref(&touched)));
+        }
+        assert!(before.len() > bench.model.owed.len());
+        assert!(bench.append(1).iter().all(Result::is_ok));
+    }
+}
+
+#[test]
+fn frames_written_into_a_payload_are_never_taken_for_frames() {
+    let mut bench = Bench::new(9);
+    bench.reopen();
+    bench.append(3);
+    let path = segment_paths(&bench.disk).pop().unwrap();
+    let frames_at = super::segment::FRAMES_AT as usize;
+    // What stands in the file, sums and all, comes back as a payload, several times.
+    let stale = bench.disk.content(&path)[frames_at..].repeat(3);
+    let mut payload = bench.model.next_number.to_le_bytes().to_vec();
+    payload.extend_from_slice(&stale);
+    bench
+        .model
+        .tried
+        .insert(bench.model.next_number, payload.clone());
+    bench.model.next_number += 1;
+    let mut batch = Batch::new();
+    batch.push(&payload);
+    let wal = bench.wal.clone().unwrap();
+    let permit = bench.runtime.block_on(wal.reserve(batch.bytes())).unwrap();
+    let range = bench.runtime.block_on(permit.append(batch)).unwrap();
+    drop(wal);
+    bench.append(1);
+    let honest: Vec<Position> = bench.model.owed.keys().copied().collect();
+    let path = segment_paths(&bench.disk).pop().unwrap();
+    let header = (range.start.0 - base_of(&path)) as usize;
+    bench.disk.tamper(&path, |content| content[header + 5] ^= 1);
+    let recovery = bench.open().unwrap();
+    assert_eq!(recovery.damaged_bytes, range.end.0 - range.start.0);
+    let seen: Vec<Position> = bench.model.owed.keys().copied().collect();
+    assert_eq!(seen, honest);
 }
 
 #[test]

@@ -83,17 +83,24 @@ async fn what_was_appended_is_read_and_found_again() {
 
 #[tokio::test]
 async fn batches_stand_in_the_order_of_append_and_share_fsyncs() {
-    let directory = TempDir::new().unwrap();
     let metrics = Metrics::default();
-    let (wal, _, _) = open_with(options(directory.path()), metrics.clone());
+    let disk = SimDisk::new();
+    let options = Options {
+        disk_reserve: DiskReserve::None,
+        ..options(Path::new("/"))
+    };
+    let shared = Arc::new(disk.clone());
+    let (wal, _) = Wal::open(shared, options, metrics.clone(), &mut |_, _| {}).unwrap();
     let mut waiting = Vec::new();
     let mut expected = Vec::new();
+    let held = disk.hold();
     for number in 0..500u32 {
         let permit = wal.reserve(1000).await.unwrap();
         let payload = number.to_string().into_bytes();
         waiting.push(permit.append(batch(&[&payload])));
         expected.push(payload);
     }
+    drop(held);
     let mut last = Position(0);
     for appending in waiting {
         let range = appending.await.unwrap();
@@ -103,7 +110,7 @@ async fn batches_stand_in_the_order_of_append_and_share_fsyncs() {
     let payloads: Vec<_> = read_all(&wal).into_iter().map(|(_, bytes)| bytes).collect();
     assert_eq!(payloads, expected);
     assert_eq!(series(&metrics, "traild_append_seconds_count"), 500);
-    assert!(series(&metrics, "traild_journal_fsync_seconds_count") < 250);
+    assert!(series(&metrics, "traild_journal_fsync_seconds_count") <= 2);
 }
 
 #[tokio::test]
@@ -294,9 +301,13 @@ async fn the_owner_thread_goes_round_when_idle() {
     let directory = TempDir::new().unwrap();
     let (wal, _) = open(directory.path());
     let first = wal.last_heartbeat();
-    tokio::time::sleep(Duration::from_millis(1100)).await;
-    assert!(wal.last_heartbeat() > first);
-    assert!(wal.last_heartbeat().elapsed() < Duration::from_millis(900));
+    let moves = async {
+        while wal.last_heartbeat() == first {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let patience = Duration::from_secs(60);
+    tokio::time::timeout(patience, moves).await.unwrap();
 }
 
 #[tokio::test]
