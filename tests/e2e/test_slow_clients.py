@@ -10,10 +10,10 @@ from harness import BUCKET, Client
 CROWD = 300
 
 
-def crowd(port, start):
+def crowd(port, start, source):
     connections = []
     for _ in range(CROWD):
-        connection = socket.create_connection(("127.0.0.1", port), timeout=5)
+        connection = socket.create_connection(("127.0.0.1", port), timeout=5, source_address=(source, 0))
         connection.sendall(start)
         connections.append(connection)
     return connections
@@ -29,13 +29,31 @@ def closed(connection):
         return True
 
 
+def test_one_address_cannot_take_all_connections(daemon, rng):
+    greedy = []
+    for _ in range(5):
+        try:
+            greedy += crowd(daemon.api_port, b"", "127.0.0.9")
+        except OSError:
+            break
+    assert len(greedy) >= CROWD
+    daemon.send(events.make_many(rng, 5))
+    for connection in greedy:
+        connection.close()
+
+
 def test_a_crowd_of_slow_clients_does_not_harm_a_healthy_one(daemon, rng, report):
     starts = [
         b"",
         b"POST /v1/events HTT",
         b"POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n{",
     ]
-    slow = [connection for start in starts for connection in crowd(daemon.api_port, start)]
+    # Each kind from an address of its own, since one address may not hold all connections that there are.
+    slow = [
+        connection
+        for number, start in enumerate(starts, 2)
+        for connection in crowd(daemon.api_port, start, f"127.0.0.{number}")
+    ]
     sent, longest = [], 0.0
     deadline = time.monotonic() + 45
     with Client(daemon.api_port) as client:
