@@ -169,10 +169,7 @@ impl Failure {
         } else {
             "Unknown".to_owned()
         };
-        Self {
-            code,
-            message,
-        }
+        Self { code, message }
     }
 }
 
