@@ -1,30 +1,73 @@
-//! traild: an open, self-hosted AWS CloudTrail.
+//! traild: an open, self-hosted AWS CloudTrail, as one daemon.
 //!
-//! The modules follow the data: in → journal → route → batch → file → S3 → ledger.
+//! Promises, in this order: nothing accepted is lost or doubled; anyone can check it; it is fast; it is a pleasure to run.
+//!
+//! # One log, used twice
+//!
+//! [`wal`] is an ordered, checksummed, segmented log of bytes with positions. Two of them are open: the **journal** (what was
+//! accepted) and the **ledger** (what was sealed and what became of it). What comes after acceptance is a consumer with its
+//! own place in the journal; no consumer knows another, so that a slow or dead destination delays nobody else, and a crash
+//! anywhere is a replay.
+//!
+//! ```text
+//!            ┌────────┐ append, fsync, 200  ┌──────────────┐          ┌───────────────────────────────────────┐
+//!  clients ─►│ ingest │────────────────────►│ wal: journal │─► pump ─►│ deliver::s3, one leg a trail          │
+//!  files  ──►│        │                     └──────────────┘          │ trail → batch → logfile → PUT         │──► S3
+//!            └────────┘                                               └────────┬──────────────────────────────┘
+//!                                                                   Sealed, Settled ▼
+//!                                                                          wal: ledger
+//! ```
+//!
+//! # Exactly one object for a batch
+//!
+//! Intent, effect, outcome. A batch is written to the ledger with its key and the exact positions of its events before the PUT, and
+//! again after it. The key follows from the sealed batch, never from a clock or a random number at upload time; the bytes are
+//! reproducible. A restart finds every upload either not begun, in doubt or done, and repeats the one in doubt to the same key.
+//!
+//! A trail's cursor is not a number on disk: it is what the ledger says. Within a stream (account, region, folder) batches take events in
+//! journal order, so "sealed through position P" tells of each event whether a batch has it. See [`ledger`] and [`deliver::s3`].
+//!
+//! # Bytes, not copies
+//!
+//! An event is parsed once, where it comes in; what routing and batching ask is put in front of its bytes in the journal
+//! ([`event::record`]). Open batches hold positions, a few bytes an event ([`batch`]); the bytes are read back when the file is
+//! made. Memory is bounded in bytes at every queue, and the journal is the buffer.
+//!
+//! # The modules, in the order of the data's way
+//!
+//! Decisions are plain functions of values; disks, clocks and networks are at the rim. Arrows point down this list, never up.
 
+// The ground: time, small files, what operators see.
 pub mod clock;
 pub mod snapshot;
 pub mod telemetry;
 
+// An event, and the log of bytes that keeps it.
 pub mod event;
 pub mod wal;
 
+// In, and who wants it.
 pub mod ingest;
 pub mod trail;
 
+// From events to a file.
 pub mod batch;
 pub mod ledger;
 pub mod logfile;
 pub mod pump;
 pub mod retry;
 
-pub mod aws;
+// Out.
 pub mod deliver;
+
+// The embedded S3, and the listeners' accept loop.
+pub mod server;
 pub mod store;
 
-pub mod server;
-
+// What people tell it, and what knows everyone.
 pub mod config;
 
-pub mod cli;
+pub mod aws;
 pub mod daemon;
+
+pub mod cli;

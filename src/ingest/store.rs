@@ -18,9 +18,6 @@ use crate::event::fill::Filling;
 use crate::event::{Checked, Secret};
 use crate::wal::{AppendError, Batch, FRAME_HEADER_BYTES, Permit, Wal};
 
-/// Events are appended in batches of about so many bytes; a request that is larger takes several.
-const BATCH_BYTES: usize = 4 << 20;
-
 /// A checked event with its name in the window.
 pub struct Ready<'a> {
     event: Checked<'a>,
@@ -108,34 +105,9 @@ impl Store {
         }
     }
 
-    /// Stores `events`; resolves when all of them are durable, now or before. On an error some of them may be stored all the same, if
-    /// they took more than one batch; sent again those are duplicates, when they have an eventID.
+    /// Stores `events`; resolves when all of them are durable, now or before. All that is new goes to the journal as one batch, so that
+    /// an error means that nothing was stored.
     pub async fn store(
-        &self,
-        events: &[Ready<'_>],
-        stamp: Stamp<'_>,
-    ) -> Result<Stored, AppendError> {
-        let mut stored = Stored::default();
-        let mut rest = events;
-        while !rest.is_empty() {
-            let mut bytes = 0;
-            let fitting = rest.iter().take_while(|event| {
-                bytes += event.most_bytes(&stamp);
-                bytes <= BATCH_BYTES
-            });
-            let (batch, more) = rest.split_at(fitting.count().max(1));
-            let Stored {
-                accepted,
-                duplicates,
-            } = self.store_batch(batch, stamp).await?;
-            stored.accepted += accepted;
-            stored.duplicates += duplicates;
-            rest = more;
-        }
-        Ok(stored)
-    }
-
-    async fn store_batch(
         &self,
         events: &[Ready<'_>],
         stamp: Stamp<'_>,

@@ -80,3 +80,58 @@ impl Tail {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wal::{Batch, DiskReserve, Metrics, Options, RealDisk};
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    fn open(directory: &Path) -> Wal {
+        let options = Options {
+            directory: directory.to_owned(),
+            segment_bytes: 1 << 20,
+            max_bytes: 1 << 30,
+            disk_reserve: DiskReserve::None,
+            queue_bytes: 1 << 20,
+        };
+        let disk = Arc::new(RealDisk);
+        Wal::open(disk, options, Metrics::default(), &mut |_, _| ())
+            .unwrap()
+            .0
+    }
+
+    async fn append(journal: &Wal, payload: &[u8]) {
+        let mut batch = Batch::new();
+        batch.push(payload);
+        let permit = journal.reserve(batch.bytes()).await.unwrap();
+        permit.append(batch).await.unwrap();
+    }
+
+    /// After a restart the durable end lies in a new segment that has no frame yet.
+    #[tokio::test]
+    async fn a_tail_comes_to_the_end_of_a_reopened_journal_and_waits_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = open(directory.path());
+        append(&journal, b"one").await;
+        journal.close();
+        let journal = open(directory.path());
+        let mut tail = Tail::new(&journal, Position(0));
+        let mut seen = Vec::new();
+        while !tail.is_at_end() {
+            let chunk = tail.next().await.unwrap();
+            seen.extend(chunk.iter().map(|(_, payload)| payload.to_vec()));
+        }
+        assert_eq!(seen, [b"one"]);
+        let nothing = tokio::time::timeout(Duration::from_millis(50), tail.next()).await;
+        assert!(nothing.is_err(), "there is nothing to read, and no spinning");
+
+        append(&journal, b"two").await;
+        let chunk = tail.next().await.unwrap();
+        let frames: Vec<_> = chunk.iter().map(|(_, payload)| payload).collect();
+        assert_eq!(frames, [b"two"]);
+        journal.close();
+    }
+}
