@@ -20,7 +20,7 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
 use super::Failure;
-use super::run::{Asked, Signals};
+use super::run::{Asked, Signals, block_on};
 use crate::aws;
 use crate::config::{Config, OrganizationAccounts, TrailConfig};
 use crate::daemon::{Addresses, DEFAULT_TRAIL, Daemon};
@@ -44,8 +44,7 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
     logs::init();
-    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    Ok(runtime.block_on(demonstrate(arguments))?)
+    block_on(demonstrate(arguments))
 }
 
 /// How many events are made up.

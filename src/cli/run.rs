@@ -23,8 +23,19 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let loaded = super::load(&arguments.config)?;
     logs::init();
+    block_on(supervise(arguments.config.config.as_deref(), loaded))
+}
+
+/// Runs a daemon's future to its end. Blocking work that is left then, such as a file being compressed, is not waited for: what matters
+/// is on disk.
+pub fn block_on(daemon: impl Future<Output = anyhow::Result<()>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    Ok(runtime.block_on(supervise(arguments.config.config.as_deref(), loaded))?)
+    let outcome = runtime.block_on(daemon);
+    runtime.shutdown_background();
+    outcome.map_err(|error| match error.downcast_ref().and_then(DaemonError::hint) {
+        Some(hint) => Failure::hinted(error, hint),
+        None => error.into(),
+    })
 }
 
 /// Signals that a daemon listens to.

@@ -88,6 +88,24 @@ pub enum DaemonError {
     Part(#[from] JoinError),
 }
 
+impl DaemonError {
+    /// What the reader can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::DataDir { source, .. } => Some(match source.kind() {
+                std::io::ErrorKind::PermissionDenied => {
+                    "let the user that traild runs as write there, or set data_dir to a directory of its own"
+                }
+                std::io::ErrorKind::StorageFull => "make room on that disk; nothing in data_dir is lost meanwhile",
+                _ => "set data_dir to a directory that traild can create and write",
+            }),
+            Self::Locked(_) => Some("stop the other daemon, or give this one a data_dir of its own"),
+            Self::LogFailed { .. } => Some("look at the disk, then start traild again: it recovers by itself"),
+            _ => None,
+        }
+    }
+}
+
 /// Where a running daemon is reached.
 #[derive(Debug, Clone, Copy)]
 pub struct Addresses {
