@@ -4,7 +4,11 @@
 //! [`Entry::Settled`] when its object is known to be in the bucket. A restart therefore finds every upload either unstarted,
 //! in doubt or done, and repeats the ones in doubt to the same key with the same bytes.
 //!
-//! An entry is one frame of JSON. Entries of one trail are written by one task, in order. Within a stream (account, region,
+//! An entry is a line of JSON. Entries of one trail are written by one task, in order, and those that are written together
+//! share one frame: it is there whole or not at all. A power loss can keep the end of an unfinished write and drop its middle; with a frame
+//! for each entry, a batch could be missing that a later entry has passed over, and its events would be lost.
+//!
+//! Within a stream (account, region,
 //! folder) batches take their events in journal order, so "sealed through position P" says of each event of the stream whether
 //! a batch has it; that, and the batches not yet settled, is all that a trail must remember. [`Entry::Checkpoint`] writes it
 //! down again at the head of the log, so that older segments can go.
@@ -209,15 +213,26 @@ mod millis {
     }
 }
 
+/// The frame that holds these entries, a line each.
+pub fn encode(entries: &[Entry]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    for entry in entries {
+        serde_json::to_writer(&mut frame, entry)
+            .expect("ledger entry: strings and numbers always serialise");
+        frame.push(b'\n');
+    }
+    frame
+}
+
+/// The entries of a frame.
+pub fn decode(frame: &[u8]) -> impl Iterator<Item = Result<Entry, serde_json::Error>> + '_ {
+    let lines = frame
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty());
+    lines.map(serde_json::from_slice)
+}
+
 impl Entry {
-    pub fn encode(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("ledger entry: strings and numbers always serialise")
-    }
-
-    pub fn decode(bytes: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(bytes)
-    }
-
     /// The ARN of the trail it speaks of.
     pub fn trail(&self) -> &str {
         match self {
@@ -345,27 +360,37 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// Takes the next frame of the ledger. One that is no entry is counted and passed over: its frame was whole, so it was
+    /// Takes the next frame of the ledger. A line that is no entry is counted and passed over: its frame was whole, so it was
     /// written by something else.
     pub fn take(&mut self, position: Position, frame: &[u8]) {
-        match Entry::decode(frame) {
-            Ok(entry) => {
-                if let Entry::Sealed(sealed) | Entry::Carried(sealed) = &entry {
-                    self.highest = self.highest.max(sealed.positions.last());
+        for entry in decode(frame) {
+            match entry {
+                Ok(entry) => self.apply(entry),
+                Err(error) => {
+                    tracing::error!(position = position.0, %error, "ledger entry cannot be read, passed over");
+                    self.undecodable += 1;
                 }
-                if let Entry::Checkpoint(checkpoint) = &entry {
-                    self.highest = self.highest.max(checkpoint.horizon);
-                }
-                self.trails
-                    .entry(entry.trail().to_owned())
-                    .or_default()
-                    .apply(entry);
-            }
-            Err(error) => {
-                tracing::error!(position = position.0, %error, "ledger entry cannot be read, passed over");
-                self.undecodable += 1;
             }
         }
+    }
+
+    fn apply(&mut self, entry: Entry) {
+        let highest = match &entry {
+            Entry::Sealed(sealed) | Entry::Carried(sealed) => sealed.positions.last(),
+            Entry::Settled(_) => Position(0),
+            Entry::Checkpoint(checkpoint) => {
+                let through = checkpoint
+                    .sealed_through
+                    .iter()
+                    .map(|through| through.position);
+                through.fold(checkpoint.horizon, Position::max)
+            }
+        };
+        self.highest = self.highest.max(highest);
+        self.trails
+            .entry(entry.trail().to_owned())
+            .or_default()
+            .apply(entry);
     }
 
     /// The state of a trail, taken out; nothing for one that the ledger does not know.
@@ -463,9 +488,8 @@ mod tests {
             attempt: 3,
             ..batch
         }));
-        for entry in entries {
-            assert_eq!(Entry::decode(&entry.encode()).unwrap(), entry);
-        }
+        let read: Vec<_> = decode(&encode(&entries)).map(Result::unwrap).collect();
+        assert_eq!(read, entries);
     }
 
     #[test]
@@ -474,9 +498,10 @@ mod tests {
         let expected = concat!(
             r#"{"entry":"sealed","trail":"arn:aws:cloudtrail:us-east-1:111122223333:trail/main","account":"111122223333","#,
             r#""region":"us-east-1","folder":0,"first":64,"positions":"QJwL","json_bytes":22,"bucket":"audit-logs","#,
-            r#""key":"AWSLogs/us-east-1/64","sealed_at":5,"oldest_accepted_at":4}"#
+            r#""key":"AWSLogs/us-east-1/64","sealed_at":5,"oldest_accepted_at":4}"#,
+            "\n"
         );
-        assert_eq!(String::from_utf8(entry.encode()).unwrap(), expected);
+        assert_eq!(String::from_utf8(encode(&[entry])).unwrap(), expected);
     }
 
     #[test]

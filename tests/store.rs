@@ -1,5 +1,8 @@
 //! The embedded store through the wire: the AWS SDK for Rust in this process, boto3 and the AWS CLI beside it.
 
+// Helpers of tests are tests: a failed step ends the story.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::path::Path;
 use std::process::Command;
 
@@ -384,18 +387,23 @@ async fn a_body_that_ends_early_or_lies_leaves_nothing() {
         "PUT /logs/k HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nhalf",
         "PUT /logs/k HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\nx-amz-content-sha256: 0000000000000000000000000000000000000000000000000000000000000000\r\n\r\nbody",
         "PUT /logs/k HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\ncontent-md5: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\nbody",
-        "PUT /logs/k HTTP/1.1\r\nhost: x\r\ncontent-length: 12\r\nx-amz-content-sha256: STREAMING-UNSIGNED-PAYLOAD-TRAILER\r\nx-amz-decoded-content-length: 4\r\n\r\n4\r\nbody\r\n0\r\n",
+        "PUT /logs/k HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\nx-amz-content-sha256: STREAMING-UNSIGNED-PAYLOAD-TRAILER\r\nx-amz-decoded-content-length: 4\r\n\r\n4\r\nbody\r\n",
         "PUT /logs/k HTTP/1.1\r\nhost: x\r\ncontent-length: 14\r\nx-amz-content-sha256: STREAMING-UNSIGNED-PAYLOAD-TRAILER\r\nx-amz-decoded-content-length: 4\r\nx-amz-trailer: x-amz-checksum-crc32\r\n\r\n4\r\nbody\r\n0\r\n\r\n",
-        "PUT /logs/k HTTP/1.1\r\nhost: x\r\ncontent-length: 47\r\nx-amz-content-sha256: STREAMING-UNSIGNED-PAYLOAD-TRAILER\r\nx-amz-decoded-content-length: 4\r\nx-amz-trailer: x-amz-checksum-crc32\r\n\r\n4\r\nbody\r\n0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n",
+        "PUT /logs/k HTTP/1.1\r\nhost: x\r\ncontent-length: 45\r\nx-amz-content-sha256: STREAMING-UNSIGNED-PAYLOAD-TRAILER\r\nx-amz-decoded-content-length: 4\r\nx-amz-trailer: x-amz-checksum-crc32\r\n\r\n4\r\nbody\r\n0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n",
     ] {
         let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
-        stream.shutdown().await.unwrap();
-        let mut answer = Vec::new();
-        // The server may close before it has read everything: a reset is an answer too.
-        let _ = stream.read_to_end(&mut answer).await;
-        let answer = String::from_utf8_lossy(&answer);
-        assert!(!answer.starts_with("HTTP/1.1 200"), "{request}\n{answer}");
+        let cut_short = request.ends_with("half");
+        if cut_short {
+            stream.shutdown().await.unwrap();
+        }
+        let mut answer = [0; 12];
+        let answered = stream.read_exact(&mut answer).await;
+        // To a client that has gone there may be no answer.
+        assert!(
+            cut_short || (answered.is_ok() && answer == *b"HTTP/1.1 400"),
+            "{request}: {answered:?} {answer:?}"
+        );
         assert_eq!(
             keys(&client, "logs").await,
             Vec::<String>::new(),

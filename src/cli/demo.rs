@@ -80,7 +80,9 @@ async fn demonstrate(options: Arguments) -> anyhow::Result<()> {
         () = stop_asked(&mut signals) => Ok(()),
     };
     if outcome.is_ok() && !options.once {
-        eprintln!("\nthe daemon goes on: send events of your own, look into the bucket; ctrl-c ends it");
+        eprintln!(
+            "\nthe daemon goes on: send events of your own, look into the bucket; ctrl-c ends it"
+        );
         tokio::select! {
             () = stop_asked(&mut signals) => {}
             error = daemon.failed() => {
@@ -125,34 +127,75 @@ fn cover_accounts(config: &mut Config, events: &[Value]) {
 
 fn account_of(event: &Value) -> Option<&str> {
     let recipient = event.get("recipientAccountId").and_then(Value::as_str);
-    recipient.or_else(|| event.pointer("/userIdentity/accountId").and_then(Value::as_str))
+    recipient.or_else(|| {
+        event
+            .pointer("/userIdentity/accountId")
+            .and_then(Value::as_str)
+    })
 }
 
 /// Sends, waits, prints.
-async fn show(addresses: Addresses, config: &Config, options: &Arguments, events: &[Value]) -> anyhow::Result<()> {
-    let store = addresses.store.context("the embedded store does not listen")?;
+async fn show(
+    addresses: Addresses,
+    config: &Config,
+    options: &Arguments,
+    events: &[Value],
+) -> anyhow::Result<()> {
+    let store = addresses
+        .store
+        .context("the embedded store does not listen")?;
     let store = aws::reachable(store);
-    eprintln!("traild {} listens: events on http://{}, S3 on http://{store}", env!("CARGO_PKG_VERSION"), addresses.api);
+    eprintln!(
+        "traild {} listens: events on http://{}, S3 on http://{store}",
+        env!("CARGO_PKG_VERSION"),
+        addresses.api
+    );
 
     let accepted = send(addresses.api, events, options.rate).await?;
-    eprintln!("sent {} events, {} accepted; log files are cut after {:?}", events.len(), accepted.len(), config.delivery.max_age);
+    eprintln!(
+        "sent {} events, {} accepted; log files are cut after {:?}",
+        events.len(),
+        accepted.len(),
+        config.delivery.max_age
+    );
 
     let client = aws::embedded_client(config, store);
     let objects = wait_for(&client, &accepted).await?;
-    print!("{}", report(&objects, &accepted, store, config, options.once)?);
+    print!(
+        "{}",
+        report(&objects, &accepted, store, config, options.once)?
+    );
     let delivered: Vec<_> = objects.values().flatten().collect();
-    let missing = accepted.iter().filter(|id| !delivered.iter().any(|event| event_id(event) == Some(id.as_str()))).count();
+    let missing = accepted
+        .iter()
+        .filter(|id| {
+            !delivered
+                .iter()
+                .any(|event| event_id(event) == Some(id.as_str()))
+        })
+        .count();
     let doubled = doubled(&objects, &accepted);
     if missing > 0 || doubled > 0 {
-        bail!("of {} accepted events {missing} are not delivered and {doubled} more than once", accepted.len());
+        bail!(
+            "of {} accepted events {missing} are not delivered and {doubled} more than once",
+            accepted.len()
+        );
     }
-    eprintln!("\nall {} accepted events are delivered, each in exactly one object", accepted.len());
+    eprintln!(
+        "\nall {} accepted events are delivered, each in exactly one object",
+        accepted.len()
+    );
     Ok(())
 }
 
 /// The accepted eventIDs.
-async fn send(api: SocketAddr, events: &[Value], rate: Option<u32>) -> anyhow::Result<BTreeSet<String>> {
-    let client: legacy::Client<_, Full<Bytes>> = legacy::Client::builder(TokioExecutor::new()).build_http();
+async fn send(
+    api: SocketAddr,
+    events: &[Value],
+    rate: Option<u32>,
+) -> anyhow::Result<BTreeSet<String>> {
+    let client: legacy::Client<_, Full<Bytes>> =
+        legacy::Client::builder(TokioExecutor::new()).build_http();
     let batch = rate.map_or(BATCH, |rate| BATCH.min(rate.max(1) as usize));
     let mut ids = BTreeSet::new();
     for chunk in events.chunks(batch) {
@@ -164,22 +207,46 @@ async fn send(api: SocketAddr, events: &[Value], rate: Option<u32>) -> anyhow::R
         let request = http::Request::post(format!("http://{}/v1/events", aws::reachable(api)))
             .header(http::header::CONTENT_TYPE, "application/x-ndjson")
             .body(Full::new(Bytes::from(body)))?;
-        let answer = client.request(request).await.context("cannot send events")?;
+        let answer = client
+            .request(request)
+            .await
+            .context("cannot send events")?;
         let status = answer.status();
         let body = answer.into_body().collect().await?.to_bytes();
         let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
         if !status.is_success() && answer.get("rejected").is_none() {
-            bail!("events were answered {status}: {}", String::from_utf8_lossy(&body));
+            bail!(
+                "events were answered {status}: {}",
+                String::from_utf8_lossy(&body)
+            );
         }
-        let rejected = answer["rejected"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let rejected = answer["rejected"]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         for refusal in rejected {
-            eprintln!("event {} was refused: {} {}", refusal["eventID"], refusal["code"], refusal["message"]);
+            eprintln!(
+                "event {} was refused: {} {}",
+                refusal["eventID"], refusal["code"], refusal["message"]
+            );
         }
-        let refused: BTreeSet<u64> = rejected.iter().filter_map(|refusal| refusal["index"].as_u64()).collect();
-        let kept = chunk.iter().enumerate().filter(|(index, _)| !refused.contains(&(*index as u64)));
-        ids.extend(kept.filter_map(|(_, event)| event_id(event)).map(str::to_owned));
+        let refused: BTreeSet<u64> = rejected
+            .iter()
+            .filter_map(|refusal| refusal["index"].as_u64())
+            .collect();
+        let kept = chunk
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| !refused.contains(&(*index as u64)));
+        ids.extend(
+            kept.filter_map(|(_, event)| event_id(event))
+                .map(str::to_owned),
+        );
         if let Some(rate) = rate {
-            tokio::time::sleep(Duration::from_secs_f64(chunk.len() as f64 / f64::from(rate.max(1)))).await;
+            tokio::time::sleep(Duration::from_secs_f64(
+                chunk.len() as f64 / f64::from(rate.max(1)),
+            ))
+            .await;
         }
     }
     Ok(ids)
@@ -198,7 +265,9 @@ async fn wait_for(client: &Client, wanted: &BTreeSet<String>) -> anyhow::Result<
     loop {
         read_bucket(client, &mut objects).await?;
         let seen: BTreeSet<&str> = objects.values().flatten().filter_map(event_id).collect();
-        if wanted.iter().all(|id| seen.contains(id.as_str())) || tokio::time::Instant::now() > deadline {
+        if wanted.iter().all(|id| seen.contains(id.as_str()))
+            || tokio::time::Instant::now() > deadline
+        {
             return Ok(objects);
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -208,25 +277,45 @@ async fn wait_for(client: &Client, wanted: &BTreeSet<String>) -> anyhow::Result<
 /// Adds the objects that are not known yet.
 async fn read_bucket(client: &Client, objects: &mut Objects) -> anyhow::Result<()> {
     let bucket = DEFAULT_TRAIL.1;
-    let mut pages = client.list_objects_v2().bucket(bucket).into_paginator().send();
+    let mut pages = client
+        .list_objects_v2()
+        .bucket(bucket)
+        .into_paginator()
+        .send();
     while let Some(page) = pages.next().await {
         let page = match page {
             Ok(page) => page,
             // The bucket is made with the first log file.
-            Err(error) if error.as_service_error().is_some_and(|error| error.is_no_such_bucket()) => return Ok(()),
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(|error| error.is_no_such_bucket()) =>
+            {
+                return Ok(());
+            }
             Err(error) => return Err(error).context("cannot list the bucket"),
         };
         for key in page.contents().iter().filter_map(|object| object.key()) {
             if objects.contains_key(key) {
                 continue;
             }
-            let object = client.get_object().bucket(bucket).key(key).send().await.context("cannot read an object")?;
+            let object = client
+                .get_object()
+                .bucket(bucket)
+                .key(key)
+                .send()
+                .await
+                .context("cannot read an object")?;
             let gzip = object.body.collect().await?.into_bytes();
             let mut text = String::new();
-            flate2::bufread::GzDecoder::new(&*gzip).read_to_string(&mut text).context("object is not gzip")?;
+            flate2::bufread::GzDecoder::new(&*gzip)
+                .read_to_string(&mut text)
+                .context("object is not gzip")?;
             let mut file: Value = serde_json::from_str(&text).context("object is not JSON")?;
             let records = file["Records"].take();
-            let Value::Array(records) = records else { bail!("object {key} has no Records") };
+            let Value::Array(records) = records else {
+                bail!("object {key} has no Records")
+            };
             objects.insert(key.to_owned(), records);
         }
     }
@@ -237,7 +326,9 @@ async fn read_bucket(client: &Client, objects: &mut Objects) -> anyhow::Result<(
 fn doubled(objects: &Objects, wanted: &BTreeSet<String>) -> usize {
     let mut seen = BTreeSet::new();
     let ids = objects.values().flatten().filter_map(event_id);
-    ids.filter(|id| !seen.insert(*id)).filter(|id| wanted.contains(*id)).count()
+    ids.filter(|id| !seen.insert(*id))
+        .filter(|id| wanted.contains(*id))
+        .count()
 }
 
 fn report(
@@ -250,37 +341,68 @@ fn report(
     let bucket = DEFAULT_TRAIL.1;
     let new: Vec<_> = objects
         .iter()
-        .filter(|(_, events)| events.iter().any(|event| event_id(event).is_some_and(|id| accepted.contains(id))))
+        .filter(|(_, events)| {
+            events
+                .iter()
+                .any(|event| event_id(event).is_some_and(|id| accepted.contains(id)))
+        })
         .collect();
     let mut text = String::new();
     writeln!(text, "\ndelivered objects:")?;
     for (key, events) in &new {
         writeln!(text, "  s3://{bucket}/{key}  ({} records)", events.len())?;
     }
-    let Some((key, events)) = new.first() else { return Ok(text) };
+    let Some((key, events)) = new.first() else {
+        return Ok(text);
+    };
     if let Some(first) = events.first() {
-        writeln!(text, "\nfirst record:\n{}", serde_json::to_string_pretty(first)?)?;
+        writeln!(
+            text,
+            "\nfirst record:\n{}",
+            serde_json::to_string_pretty(first)?
+        )?;
     }
     if once {
         let data_dir = shell_quoted(&config.data_dir.display().to_string());
-        writeln!(text, "\nthe objects stay in {data_dir}; to read them, start the daemon again:")?;
+        writeln!(
+            text,
+            "\nthe objects stay in {data_dir}; to read them, start the daemon again:"
+        )?;
         writeln!(text, "  TRAILD__DATA_DIR={data_dir} traild run &")?;
     }
-    writeln!(text, "\nread them with the AWS CLI (any credentials will do):")?;
-    writeln!(text, "  export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_DEFAULT_REGION={}", config.region)?;
-    writeln!(text, "  aws --endpoint-url http://{store} s3 ls --recursive s3://{bucket}/")?;
-    writeln!(text, "  aws --endpoint-url http://{store} s3 cp s3://{bucket}/{key} - | gunzip")?;
+    writeln!(
+        text,
+        "\nread them with the AWS CLI (any credentials will do):"
+    )?;
+    writeln!(
+        text,
+        "  export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_DEFAULT_REGION={}",
+        config.region
+    )?;
+    writeln!(
+        text,
+        "  aws --endpoint-url http://{store} s3 ls --recursive s3://{bucket}/"
+    )?;
+    writeln!(
+        text,
+        "  aws --endpoint-url http://{store} s3 cp s3://{bucket}/{key} - | gunzip"
+    )?;
     Ok(text)
 }
 
 fn shell_quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
-    if text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    if text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
 }
 
 /// The events of a file, with an eventID each so that they can be found again.
 fn read_events(path: &Path) -> anyhow::Result<Vec<Value>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut events = Vec::new();
     for value in serde_json::Deserializer::from_str(&text).into_iter::<Value>() {
         match value.with_context(|| format!("{} is not JSON", path.display()))? {
@@ -295,7 +417,9 @@ fn read_events(path: &Path) -> anyhow::Result<Vec<Value>> {
     }
     for event in &mut events {
         if let Value::Object(event) = event {
-            event.entry("eventID").or_insert_with(|| uuid::Uuid::new_v4().to_string().into());
+            event
+                .entry("eventID")
+                .or_insert_with(|| uuid::Uuid::new_v4().to_string().into());
         }
     }
     Ok(events)

@@ -117,14 +117,22 @@ fn reload(path: Option<&Path>, current: &Config) -> Option<Config> {
             for mistake in &mistakes {
                 tracing::error!(mistake = %one_line(mistake), "mistake in the configuration");
             }
-            tracing::error!(mistakes = mistakes.len(), "new configuration is refused, going on with the old one");
+            tracing::error!(
+                mistakes = mistakes.len(),
+                "new configuration is refused, going on with the old one"
+            );
             None
         }
     }
 }
 
 fn one_line(mistake: &Mistake) -> String {
-    mistake.to_string().lines().map(str::trim).collect::<Vec<_>>().join("; ")
+    mistake
+        .to_string()
+        .lines()
+        .map(str::trim)
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 /// Starts with the new configuration, or, when that does not work (a port may be taken), with the old one again.
@@ -154,7 +162,10 @@ fn tell(loaded: &Loaded) {
 
 fn announce(daemon: &Daemon) {
     let addresses = daemon.addresses();
-    let trails: Vec<_> = daemon.views().map(|(trail, _)| trail.name.as_str()).collect();
+    let trails: Vec<_> = daemon
+        .views()
+        .map(|(trail, _)| trail.name.as_str())
+        .collect();
     tracing::info!(
         api = %addresses.api, ops = %addresses.ops, store = addresses.store.map(tracing::field::display),
         trails = trails.join(","), "ready"

@@ -32,7 +32,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::WallMillis;
 use crate::config::{Config, StorageKind};
-use crate::deliver::s3::{Bucket, Encoding, LegError, OnStop, Options as LegOptions, Plan, S3Leg, Uploader};
+use crate::deliver::s3::{
+    Bucket, Encoding, LegError, OnStop, Options as LegOptions, Plan, S3Leg, Uploader,
+};
 use crate::deliver::view::{Leg, LegView};
 use crate::deliver::{self, gate::Gate};
 use crate::ingest::dedup::Sidecars;
@@ -121,7 +123,10 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
-        Self { stop: CancellationToken::new(), tasks: JoinSet::new() }
+        Self {
+            stop: CancellationToken::new(),
+            tasks: JoinSet::new(),
+        }
     }
 
     fn spawn(&mut self, part: impl FnOnce(CancellationToken) -> Part) {
@@ -147,13 +152,18 @@ impl Stage {
             while let Some(ended) = self.tasks.join_next().await {
                 match ended {
                     Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::warn!(error = %chain(&error), "a part ended badly while stopping"),
+                    Ok(Err(error)) => {
+                        tracing::warn!(error = %chain(&error), "a part ended badly while stopping")
+                    }
                     Err(error) => tracing::warn!(%error, "a part ended badly while stopping"),
                 }
             }
         };
         if tokio::time::timeout(patience, all).await.is_err() {
-            tracing::warn!(tasks = self.tasks.len(), "not everything stopped in time, dropping the rest");
+            tracing::warn!(
+                tasks = self.tasks.len(),
+                "not everything stopped in time, dropping the rest"
+            );
             self.tasks.shutdown().await;
         }
     }
@@ -177,7 +187,10 @@ impl Daemon {
     /// Starts everything; when this returns, events are accepted.
     pub async fn start(config: &Config) -> Result<Self, DaemonError> {
         let data_dir = &config.data_dir;
-        let unusable = |source| DaemonError::DataDir { path: data_dir.clone(), source };
+        let unusable = |source| DaemonError::DataDir {
+            path: data_dir.clone(),
+            source,
+        };
         make_private_dir(data_dir).map_err(unusable)?;
         let lock = DirLock::acquire(data_dir)?;
 
@@ -189,7 +202,9 @@ impl Daemon {
             None => None,
         };
         let embedded = match config.storage.kind {
-            StorageKind::Embedded => Some(Listener::bind_tcp("storage.listen", config.storage.listen).await?),
+            StorageKind::Embedded => {
+                Some(Listener::bind_tcp("storage.listen", config.storage.listen).await?)
+            }
             StorageKind::S3 => None,
         };
         let addresses = Addresses {
@@ -230,31 +245,48 @@ impl Daemon {
                 })
             },
         };
-        rest.spawn(|stop| Box::pin(async move {
-            server::serve(ops, routes::ops(answers), Limits::default(), stop).await;
-            Ok(())
-        }));
+        rest.spawn(|stop| {
+            Box::pin(async move {
+                server::serve(ops, routes::ops(answers), Limits::default(), stop).await;
+                Ok(())
+            })
+        });
 
         let opened = {
             let config = config.clone();
             tokio::task::spawn_blocking(move || Logs::open(&config, journal_metrics)).await??
         };
-        let Logs { identity, journal, ledger, mut replay, sidecars, window } = opened;
+        let Logs {
+            identity,
+            journal,
+            ledger,
+            mut replay,
+            sidecars,
+            window,
+        } = opened;
         let _ = journal_seen.set(journal.clone());
 
         if let Some(Listener::Tcp(listener)) = embedded {
             let directory = data_dir.join("buckets");
             let store = tokio::task::spawn_blocking(|| store::Store::open(directory)).await??;
-            rest.spawn(|stop| Box::pin(async move {
-                store::serve(store, listener, stop).await;
-                Ok(())
-            }));
+            rest.spawn(|stop| {
+                Box::pin(async move {
+                    store::serve(store, listener, stop).await;
+                    Ok(())
+                })
+            });
         }
 
         let trails = trails::of(config);
-        let encoding = Arc::new(Encoding::new(Compressors::new(config.delivery.gzip_level)?, 128 * MIB));
+        let encoding = Arc::new(Encoding::new(
+            Compressors::new(config.delivery.gzip_level)?,
+            128 * MIB,
+        ));
         let sdk = aws::sdk_config(config).await;
-        let limits = batch::Limits { max_age: config.delivery.max_age, max_bytes: config.delivery.max_bytes };
+        let limits = batch::Limits {
+            max_age: config.delivery.max_age,
+            max_bytes: config.delivery.max_bytes,
+        };
         let on_stop = match config.delivery.flush_on_stop {
             true => OnStop::Flush(config.delivery.stop_timeout),
             false => OnStop::Leave,
@@ -270,10 +302,22 @@ impl Daemon {
             let arn = trail.arn();
             let state = replay.remove(&arn).unwrap_or_else(|| {
                 tracing::info!(trail = name, "new trail, takes events from now on");
-                TrailState { horizon: journal.durable(), ..TrailState::default() }
+                TrailState {
+                    horizon: journal.durable(),
+                    ..TrailState::default()
+                }
             });
-            let view = LegView::new(Leg { trail: name.clone(), sink: "s3" }, leg_metrics.clone());
-            trail_views.push(status::TrailView { trail: trail.clone(), s3: view.clone() });
+            let view = LegView::new(
+                Leg {
+                    trail: name.clone(),
+                    sink: "s3",
+                },
+                leg_metrics.clone(),
+            );
+            trail_views.push(status::TrailView {
+                trail: trail.clone(),
+                s3: view.clone(),
+            });
             let uploader = Uploader {
                 trail: trail.clone(),
                 bucket: Bucket::new(
@@ -288,19 +332,36 @@ impl Daemon {
             let plan = Plan::new(trail, identity, limits, state);
             let leg_error = {
                 let name = name.clone();
-                move |source| DaemonError::Leg { trail: name.clone(), source }
+                move |source| DaemonError::Leg {
+                    trail: name.clone(),
+                    source,
+                }
             };
-            let options = LegOptions { held_bytes, on_stop };
+            let options = LegOptions {
+                held_bytes,
+                on_stop,
+            };
             let wanted = checkpoint_wanted.subscribe();
-            let leg = S3Leg::open(plan, &journal, ledger.clone(), Arc::new(uploader), options, wanted)
-                .await
-                .map_err(&leg_error)?;
+            let leg = S3Leg::open(
+                plan,
+                &journal,
+                ledger.clone(),
+                Arc::new(uploader),
+                options,
+                wanted,
+            )
+            .await
+            .map_err(&leg_error)?;
             progress.push(leg.watch_progress());
             legs.spawn(|stop| Box::pin(async move { leg.run(stop).await.map_err(leg_error) }));
         }
         for (arn, state) in replay.rest() {
             let batches = state.pending.len();
-            tracing::warn!(arn, batches, "ledger knows a trail that is not configured; it delivers nothing until it is");
+            tracing::warn!(
+                arn,
+                batches,
+                "ledger knows a trail that is not configured; it delivers nothing until it is"
+            );
         }
         let trail_views = Arc::new(trail_views);
         let _ = views.set(trail_views.clone());
@@ -312,10 +373,12 @@ impl Daemon {
             progress,
             checkpoint_wanted,
         };
-        rest.spawn(|stop| Box::pin(async move {
-            trimmer.run(stop).await;
-            Ok(())
-        }));
+        rest.spawn(|stop| {
+            Box::pin(async move {
+                trimmer.run(stop).await;
+                Ok(())
+            })
+        });
 
         let options = ingest::Options {
             max_body_bytes: usize::try_from(config.ingest.max_body_bytes).unwrap_or(usize::MAX),
@@ -331,26 +394,36 @@ impl Daemon {
         };
         for listener in [Some(api), unix].into_iter().flatten() {
             let handler = routes::api(ingest.clone(), asked.clone());
-            doors.spawn(|stop| Box::pin(async move {
-                server::serve(listener, handler, Limits::default(), stop).await;
-                Ok(())
-            }));
+            doors.spawn(|stop| {
+                Box::pin(async move {
+                    server::serve(listener, handler, Limits::default(), stop).await;
+                    Ok(())
+                })
+            });
         }
         if !config.inputs.file.is_empty() {
             let options = tail::Options {
-                paths: config.inputs.file.iter().map(|input| input.path.clone()).collect(),
+                paths: config
+                    .inputs
+                    .file
+                    .iter()
+                    .map(|input| input.path.clone())
+                    .collect(),
                 state_file: data_dir.join("inputs.json"),
                 poll: Duration::from_millis(250),
             };
             let ingest = ingest.clone();
-            doors.spawn(|stop| Box::pin(async move { Ok(tail::run(ingest, options, stop).await?) }));
+            doors
+                .spawn(|stop| Box::pin(async move { Ok(tail::run(ingest, options, stop).await?) }));
         }
         let beating = journal.clone();
         if let Some(watchdog) = systemd::watchdog(move || illness(&beating).is_none()) {
-            rest.spawn(|stop| Box::pin(async move {
-                stop.run_until_cancelled(watchdog).await;
-                Ok(())
-            }));
+            rest.spawn(|stop| {
+                Box::pin(async move {
+                    stop.run_until_cancelled(watchdog).await;
+                    Ok(())
+                })
+            });
         }
 
         phase.send_replace(Readiness::Ready);
@@ -392,13 +465,16 @@ impl Daemon {
 
     /// Stops in order. Everything that was accepted is durable when this returns.
     pub async fn stop(mut self) {
-        self.phase.send_replace(Readiness::NotReady("stopping".to_owned()));
+        self.phase
+            .send_replace(Readiness::NotReady("stopping".to_owned()));
         self.ingest.stop();
         self.doors.stop(Duration::from_secs(1)).await;
         if let Err(error) = self.journal.barrier().await {
             tracing::error!(%error, "journal could not be brought to an end in order");
         }
-        self.legs.stop(self.stop_timeout + Duration::from_secs(1)).await;
+        self.legs
+            .stop(self.stop_timeout + Duration::from_secs(1))
+            .await;
         self.rest.stop(Duration::from_secs(1)).await;
         let (journal, ledger) = (self.journal.clone(), self.ledger.clone());
         let closed = tokio::task::spawn_blocking(move || {
@@ -426,7 +502,12 @@ fn illness(journal: &Wal) -> Option<String> {
         return Some(format!("the journal has failed: {reason}"));
     }
     let silent = journal.last_heartbeat().elapsed();
-    (silent > SILENCE).then(|| format!("the journal's thread has been stuck for {} s", silent.as_secs()))
+    (silent > SILENCE).then(|| {
+        format!(
+            "the journal's thread has been stuck for {} s",
+            silent.as_secs()
+        )
+    })
 }
 
 /// The two logs, replayed.
@@ -443,7 +524,10 @@ impl Logs {
     /// Blocking.
     fn open(config: &Config, metrics: wal::Metrics) -> Result<Self, DaemonError> {
         let data_dir = &config.data_dir;
-        let unusable = |source| DaemonError::DataDir { path: data_dir.clone(), source };
+        let unusable = |source| DaemonError::DataDir {
+            path: data_dir.clone(),
+            source,
+        };
         let identity = identity(data_dir).map_err(unusable)?;
 
         let mut replay = Replay::default();
@@ -455,9 +539,16 @@ impl Logs {
             queue_bytes: 64 * MIB,
         };
         let disk = Arc::new(RealDisk);
-        let (ledger, recovery) =
-            Wal::open(disk.clone(), options, wal::Metrics::default(), &mut |at, frame| replay.take(at, frame))
-                .map_err(|source| DaemonError::Log { log: "ledger", source })?;
+        let (ledger, recovery) = Wal::open(
+            disk.clone(),
+            options,
+            wal::Metrics::default(),
+            &mut |at, frame| replay.take(at, frame),
+        )
+        .map_err(|source| DaemonError::Log {
+            log: "ledger",
+            source,
+        })?;
         tracing::info!(?recovery, "ledger is open");
 
         let window_events = config.ingest.dedup_window;
@@ -469,11 +560,26 @@ impl Logs {
             disk_reserve: DiskReserve::Bytes(disk_reserve(config)),
             queue_bytes: 16 * MIB,
         };
-        let (journal, recovery) =
-            Wal::open_beyond(disk, options, metrics, replay.highest_position(), &mut |_, frame| window.remember_frame(frame))
-                .map_err(|source| DaemonError::Log { log: "journal", source })?;
+        let (journal, recovery) = Wal::open_beyond(
+            disk,
+            options,
+            metrics,
+            replay.highest_position(),
+            &mut |_, frame| window.remember_frame(frame),
+        )
+        .map_err(|source| DaemonError::Log {
+            log: "journal",
+            source,
+        })?;
         tracing::info!(?recovery, "journal is open");
-        Ok(Self { identity, journal, ledger, replay, sidecars, window })
+        Ok(Self {
+            identity,
+            journal,
+            ledger,
+            replay,
+            sidecars,
+            window,
+        })
     }
 }
 
@@ -481,12 +587,18 @@ impl Logs {
 /// no more than an eighth of a small journal.
 fn disk_reserve(config: &Config) -> u64 {
     let journal = &config.journal;
-    journal.segment_bytes.min(journal.max_bytes / 8).clamp(1 << 20, 64 << 20)
+    journal
+        .segment_bytes
+        .min(journal.max_bytes / 8)
+        .clamp(1 << 20, 64 << 20)
 }
 
 fn make_private_dir(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
 }
 
 /// The identity of this `data_dir`, made on its first use.
@@ -497,7 +609,9 @@ fn identity(data_dir: &Path) -> std::io::Result<[u8; 16]> {
         match hex::decode_to_slice(text.trim_ascii(), &mut identity) {
             Ok(()) => return Ok(identity),
             // It only has to be unlike any other: a new one serves as well. Batches that were sealed have their keys already.
-            Err(error) => tracing::error!(path = %path.display(), %error, "identity cannot be read, a new one is made"),
+            Err(error) => {
+                tracing::error!(path = %path.display(), %error, "identity cannot be read, a new one is made")
+            }
         }
     }
     let mut identity = [0; 16];

@@ -20,14 +20,21 @@ type Answer = Response<Full<Bytes>>;
 pub fn api(
     ingest: Ingest,
     asked: Asked,
-) -> impl Fn(Request<Incoming>, Peer) -> std::pin::Pin<Box<dyn Future<Output = Answer> + Send>> + Clone {
+) -> impl Fn(Request<Incoming>, Peer) -> std::pin::Pin<Box<dyn Future<Output = Answer> + Send>> + Clone
+{
     move |request, peer| {
         let (ingest, asked) = (ingest.clone(), asked.clone());
         Box::pin(async move {
             match (request.method(), request.uri().path()) {
-                (_, "/v1/events") => post_events(&ingest, request, &peer.source_ip().to_string()).await,
+                (_, "/v1/events") => {
+                    post_events(&ingest, request, &peer.source_ip().to_string()).await
+                }
                 (&Method::GET, "/v1/status") => status(&asked),
-                (_, "/v1/status") => error(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "only GET is answered here"),
+                (_, "/v1/status") => error(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    "MethodNotAllowed",
+                    "only GET is answered here",
+                ),
                 (_, path) => {
                     let message = format!("nothing is at {}", path.escape_default());
                     error(StatusCode::NOT_FOUND, "NotFound", &message)
@@ -45,18 +52,29 @@ pub fn ops(ops: Ops) -> impl Fn(Request<Incoming>, Peer) -> Ready<Answer> + Clon
 fn status(asked: &Asked) -> Answer {
     match serde_json::to_vec(&asked.status(WallMillis::now())) {
         Ok(body) => json(StatusCode::OK, body),
-        Err(cause) => error(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", &cause.to_string()),
+        Err(cause) => error(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "InternalError",
+            &cause.to_string(),
+        ),
     }
 }
 
 fn error(status: StatusCode, code: &str, message: &str) -> Answer {
-    json(status, serde_json::json!({ "code": code, "message": message }).to_string().into())
+    json(
+        status,
+        serde_json::json!({ "code": code, "message": message })
+            .to_string()
+            .into(),
+    )
 }
 
 fn json(status: StatusCode, body: Vec<u8>) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::from(body)));
     *answer.status_mut() = status;
     let content_type = header::HeaderValue::from_static("application/json");
-    answer.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    answer
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, content_type);
     answer
 }

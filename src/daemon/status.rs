@@ -70,7 +70,15 @@ fn trail(view: &TrailView, now: WallMillis) -> TrailStatus {
 fn sink(view: &LegView, now: WallMillis) -> SinkStatus {
     let facts = view.facts();
     let pending = facts.pending();
-    let Facts { delivered, dead_lettered, objects, oldest_pending, last_error, last_delivery_at, .. } = facts;
+    let Facts {
+        delivered,
+        dead_lettered,
+        objects,
+        oldest_pending,
+        last_error,
+        last_delivery_at,
+        ..
+    } = facts;
     SinkStatus {
         sink: view.leg().sink.to_owned(),
         delivered,

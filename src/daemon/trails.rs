@@ -11,13 +11,19 @@ pub fn of(config: &Config) -> Vec<Trail> {
     if config.trails.is_empty() && config.storage.kind == StorageKind::Embedded {
         return vec![default(config)];
     }
-    config.trails.iter().map(|trail| configured(config, trail)).collect()
+    config
+        .trails
+        .iter()
+        .map(|trail| configured(config, trail))
+        .collect()
 }
 
 fn default(config: &Config) -> Trail {
     let (name, bucket) = DEFAULT_TRAIL;
     Trail {
-        name: name.parse().expect("default trail: its name is well-formed"),
+        name: name
+            .parse()
+            .expect("default trail: its name is well-formed"),
         home_account: config.account_id,
         home_region: config.region,
         accounts: Accounts::Own,
@@ -41,7 +47,10 @@ fn configured(config: &Config, trail: &TrailConfig) -> Trail {
         _ => Accounts::Own,
     };
     Trail {
-        name: trail.name.parse().expect("trail name: checked with the configuration"),
+        name: trail
+            .name
+            .parse()
+            .expect("trail name: checked with the configuration"),
         home_account: config.account_id,
         home_region: config.region,
         accounts,

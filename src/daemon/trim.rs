@@ -28,7 +28,11 @@ impl Trimmer {
     pub async fn run(mut self, stop: CancellationToken) {
         // The size that was reached when checkpoints were asked for last.
         let mut asked_at = 0;
-        while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
+        while stop
+            .run_until_cancelled(tokio::time::sleep(EVERY))
+            .await
+            .is_some()
+        {
             let trimmed = tokio::task::spawn_blocking(move || {
                 self.trim();
                 self
@@ -66,8 +70,11 @@ impl Trimmer {
     /// The lowest positions that any leg still wants, of the journal and of the ledger. Without a leg nobody wants anything.
     fn wanted(&self) -> (Position, Position) {
         let end = (self.journal.durable(), self.ledger.durable());
-        self.progress.iter().map(|progress| *progress.borrow()).fold(end, |(journal, ledger), leg| {
-            (journal.min(leg.journal), ledger.min(leg.ledger))
-        })
+        self.progress
+            .iter()
+            .map(|progress| *progress.borrow())
+            .fold(end, |(journal, ledger), leg| {
+                (journal.min(leg.journal), ledger.min(leg.ledger))
+            })
     }
 }

@@ -111,11 +111,25 @@ pub fn read(text: &[u8]) -> Result<(&[u8], Scanned), Refusal> {
             let value = json::skip_value(text, 0);
             return Err(value.map_or_else(|fault| unreadable(text, fault), |_| not_an_object(text)));
         }
-        None => return Err(unreadable(text, Fault { at: 0, what: "the text is empty" })),
+        None => {
+            return Err(unreadable(
+                text,
+                Fault {
+                    at: 0,
+                    what: "the text is empty",
+                },
+            ));
+        }
     };
     if found.len < text.len() {
         let at = json::skip_whitespace(text, found.len);
-        return Err(unreadable(text, Fault { at, what: "something follows the event" }));
+        return Err(unreadable(
+            text,
+            Fault {
+                at,
+                what: "something follows the event",
+            },
+        ));
     }
     Ok((text, found))
 }

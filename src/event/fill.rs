@@ -28,9 +28,16 @@ pub struct Filling<'a> {
 impl Checked<'_> {
     /// At least as many bytes as [`write`](Self::write) appends.
     pub fn most_bytes(&self, source_address: &str) -> usize {
-        let complete = self.additions().iter().all(|(field, _)| !self.lacks(*field));
+        let complete = self
+            .additions()
+            .iter()
+            .all(|(field, _)| !self.lacks(*field));
         // A control character of the address becomes six bytes.
-        let added = if complete { 0 } else { MOST_ADDED + 6 * source_address.len() };
+        let added = if complete {
+            0
+        } else {
+            MOST_ADDED + 6 * source_address.len()
+        };
         self.given.len() + added
     }
 

@@ -99,7 +99,9 @@ impl Ingest {
             metrics,
             stopping: AtomicBool::new(false),
         };
-        Self { shared: Arc::new(shared) }
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     /// Takes the events of one body, NDJSON, array or `{"Records":[…]}`. Resolves when those accepted are durable. Dropping the
@@ -113,15 +115,25 @@ impl Ingest {
             Ok(sorted) => sorted,
             Err(Broken { code, message }) => return Answer::Unreadable { code, message },
         };
-        let stamp = Stamp { accepted_at: now, source_address: &from.peer };
+        let stamp = Stamp {
+            accepted_at: now,
+            source_address: &from.peer,
+        };
         match self.shared.store.store(&ready, stamp).await {
             Ok(stored) => {
                 self.count(stored);
                 for (_, refusal) in &rejected {
                     self.shared.metrics.count_rejected(refusal.code);
                 }
-                let rejected = rejected.into_iter().map(|(index, refusal)| Refused::new(index, refusal)).collect();
-                Answer::Taken { accepted: stored.accepted, duplicates: stored.duplicates, rejected }
+                let rejected = rejected
+                    .into_iter()
+                    .map(|(index, refusal)| Refused::new(index, refusal))
+                    .collect();
+                Answer::Taken {
+                    accepted: stored.accepted,
+                    duplicates: stored.duplicates,
+                    rejected,
+                }
             }
             Err(error) => unavailable(&error),
         }
@@ -137,7 +149,12 @@ impl Ingest {
     }
 
     /// Parts the events of `body` into those to store and those refused.
-    async fn sort_out<'b>(&self, body: &'b [u8], from: &Origin, now: WallMillis) -> Result<(Vec<Ready<'b>>, Vec<(usize, Refusal)>), Broken> {
+    async fn sort_out<'b>(
+        &self,
+        body: &'b [u8],
+        from: &Origin,
+        now: WallMillis,
+    ) -> Result<(Vec<Ready<'b>>, Vec<(usize, Refusal)>), Broken> {
         let rules = self.rules(from, now);
         let mut ready = Vec::new();
         let mut rejected: Vec<(usize, Refusal)> = Vec::new();
@@ -151,7 +168,9 @@ impl Ingest {
             match item.and_then(|(given, found)| check(given, &found, &rules)) {
                 Ok(event) => ready.push(Ready::new(event, self.secret(), |_| Uuid::new_v4())),
                 Err(refusal) => {
-                    rejected_bytes += refusal.message.len() + refusal.event_id.as_ref().map_or(0, String::len) + 128;
+                    rejected_bytes += refusal.message.len()
+                        + refusal.event_id.as_ref().map_or(0, String::len)
+                        + 128;
                     if rejected_bytes > body.len() * 4 + REFUSED_BYTES {
                         return Err(too_many(rejected.len() + 1, &refusal));
                     }
@@ -167,12 +186,26 @@ impl Ingest {
     }
 
     pub(super) fn rules(&self, from: &Origin, now: WallMillis) -> Rules {
-        let Options { max_event_bytes, home_account, home_region, .. } = self.shared.options;
-        Rules { max_event_bytes, account: from.account.unwrap_or(home_account), region: from.region.unwrap_or(home_region), now }
+        let Options {
+            max_event_bytes,
+            home_account,
+            home_region,
+            ..
+        } = self.shared.options;
+        Rules {
+            max_event_bytes,
+            account: from.account.unwrap_or(home_account),
+            region: from.region.unwrap_or(home_region),
+            now,
+        }
     }
 
     /// Stores events that came in another way than a request, and counts them.
-    pub(super) async fn store(&self, events: &[Ready<'_>], stamp: Stamp<'_>) -> Result<Stored, AppendError> {
+    pub(super) async fn store(
+        &self,
+        events: &[Ready<'_>],
+        stamp: Stamp<'_>,
+    ) -> Result<Stored, AppendError> {
         let stored = self.shared.store.store(events, stamp).await?;
         self.count(stored);
         Ok(stored)
@@ -180,7 +213,10 @@ impl Ingest {
 
     fn count(&self, stored: Stored) {
         self.shared.metrics.accepted.inc_by(stored.accepted as u64);
-        self.shared.metrics.duplicate.inc_by(stored.duplicates as u64);
+        self.shared
+            .metrics
+            .duplicate
+            .inc_by(stored.duplicates as u64);
     }
 
     pub(super) fn secret(&self) -> &Secret {
@@ -205,8 +241,13 @@ impl Ingest {
 }
 
 fn too_many(count: usize, last: &Refusal) -> Broken {
-    let message = format!("{count} events are refused, too many to name, the last one because: {last}; nothing was accepted");
-    Broken { code: "TooManyRejected", message }
+    let message = format!(
+        "{count} events are refused, too many to name, the last one because: {last}; nothing was accepted"
+    );
+    Broken {
+        code: "TooManyRejected",
+        message,
+    }
 }
 
 /// What a sender is told when the journal does not take its events.
@@ -221,7 +262,11 @@ pub(super) fn unavailable(error: &AppendError) -> Answer {
         AppendError::Closed => "the daemon is stopping".to_owned(),
         error => format!("cannot store events: {error}"),
     };
-    Answer::Unavailable { code, message, retry_after: Duration::from_secs(seconds) }
+    Answer::Unavailable {
+        code,
+        message,
+        retry_after: Duration::from_secs(seconds),
+    }
 }
 
 #[cfg(test)]

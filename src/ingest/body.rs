@@ -52,7 +52,10 @@ pub enum BodyError {
     #[error("Content-Encoding {0} is not known, send gzip, zstd or none")]
     UnknownEncoding(String),
     #[error("the body is not whole {encoding}: {reason}")]
-    Garbled { encoding: &'static str, reason: String },
+    Garbled {
+        encoding: &'static str,
+        reason: String,
+    },
     #[error("the body broke off: {0}")]
     BrokeOff(String),
     #[error("other bodies take up all the memory for them")]
@@ -71,13 +74,23 @@ pub struct Budget {
 impl Budget {
     /// `total_bytes` for all; of that, room for one largest body is the reserve.
     pub fn new(total_bytes: usize, largest_body_bytes: usize) -> Self {
-        let shared = total_bytes.saturating_sub(charge(largest_body_bytes, true)).max(KIB);
+        let shared = total_bytes
+            .saturating_sub(charge(largest_body_bytes, true))
+            .max(KIB);
         let permits = (shared / KIB).min(Semaphore::MAX_PERMITS);
-        Self { shared: Arc::new(Semaphore::new(permits)), lane: Arc::new(Semaphore::new(1)) }
+        Self {
+            shared: Arc::new(Semaphore::new(permits)),
+            lane: Arc::new(Semaphore::new(1)),
+        }
     }
 
     fn hold_nothing(&self) -> Held {
-        Held { budget: self.clone(), bytes: 0, shared: None, lane: None }
+        Held {
+            budget: self.clone(),
+            bytes: 0,
+            shared: None,
+            lane: None,
+        }
     }
 }
 
@@ -110,7 +123,9 @@ impl Held {
                     permit = lane.acquire_owned() => self.lane = Some(permit.expect("semaphore: never closed")),
                 }
             };
-            timeout(MOST_WAIT_FOR_MEMORY, wait).await.map_err(|_| BodyError::NoMemory)?;
+            timeout(MOST_WAIT_FOR_MEMORY, wait)
+                .await
+                .map_err(|_| BodyError::NoMemory)?;
         }
         self.bytes = self.bytes.max(bytes);
         Ok(())
@@ -119,7 +134,11 @@ impl Held {
 
 /// What a buffer of so many bytes costs. An inflater's window may hold once more what it has put out.
 fn charge(capacity: usize, inflated: bool) -> usize {
-    if inflated { capacity.saturating_mul(2) } else { capacity }
+    if inflated {
+        capacity.saturating_mul(2)
+    } else {
+        capacity
+    }
 }
 
 /// A body in memory. Keep it until its events are durable: dropping it gives its part of the budget back.
@@ -144,27 +163,45 @@ impl Encoding {
         };
         let given = only.to_str().unwrap_or("in strange characters").trim();
         match given.to_ascii_lowercase().as_str() {
-            _ if encodings.next().is_some() => Err(BodyError::UnknownEncoding("given more than once".to_owned())),
+            _ if encodings.next().is_some() => Err(BodyError::UnknownEncoding(
+                "given more than once".to_owned(),
+            )),
             "" | "identity" => Ok(Self::Identity),
             "gzip" | "x-gzip" => Ok(Self::Gzip),
             "zstd" => Ok(Self::Zstd),
-            _ => Err(BodyError::UnknownEncoding(crate::event::refusal::shown(given.as_bytes(), 64))),
+            _ => Err(BodyError::UnknownEncoding(crate::event::refusal::shown(
+                given.as_bytes(),
+                64,
+            ))),
         }
     }
 }
 
 /// Reads `body` to its end.
-pub async fn read<B>(headers: &HeaderMap, body: B, limits: &Limits, budget: &Budget) -> Result<Whole, BodyError>
+pub async fn read<B>(
+    headers: &HeaderMap,
+    body: B,
+    limits: &Limits,
+    budget: &Budget,
+) -> Result<Whole, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Display,
 {
     let encoding = Encoding::of(headers)?;
-    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let announced = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|bytes| bytes > limits.max_body_bytes) {
         return Err(BodyError::TooLarge(limits.max_body_bytes));
     }
-    let source = Arriving { body, limits, received: 0, began: Instant::now(), waited: Duration::ZERO };
+    let source = Arriving {
+        body,
+        limits,
+        received: 0,
+        began: Instant::now(),
+        waited: Duration::ZERO,
+    };
     let mut room = Room {
         bytes: Vec::new(),
         // One byte more than a body may have shows that it has more.
@@ -179,16 +216,27 @@ where
             read_inflated(source, &mut room, inflater, "gzip", |gzip| gzip.get_mut()).await?;
         }
         Encoding::Zstd => {
-            let garbled = |error: io::Error| BodyError::Garbled { encoding: "zstd", reason: error.to_string() };
-            let mut inflater = zstd::stream::read::Decoder::with_buffer(Chunks::default()).map_err(garbled)?;
+            let garbled = |error: io::Error| BodyError::Garbled {
+                encoding: "zstd",
+                reason: error.to_string(),
+            };
+            let mut inflater =
+                zstd::stream::read::Decoder::with_buffer(Chunks::default()).map_err(garbled)?;
             inflater.window_log_max(ZSTD_WINDOW_LOG).map_err(garbled)?;
             read_inflated(source, &mut room, inflater, "zstd", |zstd| zstd.get_mut()).await?;
         }
     }
-    Ok(Whole { bytes: Bytes::from(room.bytes), _held: room.held })
+    Ok(Whole {
+        bytes: Bytes::from(room.bytes),
+        _held: room.held,
+    })
 }
 
-async fn read_plain<B>(mut source: Arriving<'_, B>, room: &mut Room, announced: Option<usize>) -> Result<(), BodyError>
+async fn read_plain<B>(
+    mut source: Arriving<'_, B>,
+    room: &mut Room,
+    announced: Option<usize>,
+) -> Result<(), BodyError>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Display,
@@ -197,7 +245,11 @@ where
         let needed = room.bytes.len() + chunk.len();
         if needed > room.bytes.capacity() {
             // An announcement is believed as far as twice what has come.
-            let target = announced.unwrap_or(usize::MAX).min(needed * 2).max(needed).max(FIRST_STEP.min(announced.unwrap_or(0)));
+            let target = announced
+                .unwrap_or(usize::MAX)
+                .min(needed * 2)
+                .max(needed)
+                .max(FIRST_STEP.min(announced.unwrap_or(0)));
             source.while_waiting(room.grow_to(target)).await?;
         }
         room.bytes.extend_from_slice(&chunk);
@@ -231,7 +283,8 @@ where
         let step = (room.bytes.capacity() - filled).min(INFLATE_STEP);
         room.bytes.resize(filled + step, 0);
         let outcome = inflater.read(&mut room.bytes[filled..]);
-        room.bytes.truncate(filled + *outcome.as_ref().unwrap_or(&0));
+        room.bytes
+            .truncate(filled + *outcome.as_ref().unwrap_or(&0));
         match outcome {
             Ok(0) if chunks(&mut inflater).ended => break,
             Ok(0) => {
@@ -239,7 +292,12 @@ where
                 let more = source.next_chunk().await?;
                 match more {
                     None => break,
-                    Some(_) => return Err(BodyError::Garbled { encoding, reason: "more follows its end".to_owned() }),
+                    Some(_) => {
+                        return Err(BodyError::Garbled {
+                            encoding,
+                            reason: "more follows its end".to_owned(),
+                        });
+                    }
                 }
             }
             Ok(inflated) => {
@@ -255,10 +313,19 @@ where
                 chunks.ended = next.is_none();
                 chunks.chunk = next.unwrap_or_default();
             }
-            Err(error) => return Err(BodyError::Garbled { encoding, reason: error.to_string() }),
+            Err(error) => {
+                return Err(BodyError::Garbled {
+                    encoding,
+                    reason: error.to_string(),
+                });
+            }
         }
     }
-    if room.bytes.len() > most { Err(BodyError::InflatesTooLarge(most)) } else { Ok(()) }
+    if room.bytes.len() > most {
+        Err(BodyError::InflatesTooLarge(most))
+    } else {
+        Ok(())
+    }
 }
 
 /// A buffer that grows only with the budget's consent.
@@ -316,7 +383,9 @@ where
 
     /// When the average falls below the minimum if nothing more comes.
     fn deadline(&self) -> Instant {
-        let earned = Duration::from_secs_f64(self.received as f64 / self.limits.min_bytes_per_second.max(1) as f64);
+        let earned = Duration::from_secs_f64(
+            self.received as f64 / self.limits.min_bytes_per_second.max(1) as f64,
+        );
         self.began + self.waited + self.limits.grace + earned
     }
 

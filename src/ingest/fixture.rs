@@ -26,7 +26,12 @@ pub struct Knobs {
 
 impl Default for Knobs {
     fn default() -> Self {
-        Self { max_bytes: 1 << 30, segment_bytes: 1 << 20, window: 10_000, max_body_bytes: 16 << 20 }
+        Self {
+            max_bytes: 1 << 30,
+            segment_bytes: 1 << 20,
+            window: 10_000,
+            max_body_bytes: 16 << 20,
+        }
     }
 }
 
@@ -39,12 +44,26 @@ pub fn open(data_dir: &Path, knobs: Knobs) -> Fixture {
         disk_reserve: DiskReserve::None,
         queue_bytes: 16 << 20,
     };
-    let (wal, _) = Wal::open(Arc::new(RealDisk), options, wal::Metrics::default(), &mut |_, frame| window.remember_frame(frame)).unwrap();
+    let (wal, _) = Wal::open(
+        Arc::new(RealDisk),
+        options,
+        wal::Metrics::default(),
+        &mut |_, frame| window.remember_frame(frame),
+    )
+    .unwrap();
     let metrics = Metrics::default();
-    let mut options = Options::new("999988887777".parse().unwrap(), "eu-central-1".parse().unwrap());
+    let mut options = Options::new(
+        "999988887777".parse().unwrap(),
+        "eu-central-1".parse().unwrap(),
+    );
     options.max_body_bytes = knobs.max_body_bytes;
     let ingest = Ingest::new(wal.clone(), window, options, metrics.clone());
-    Fixture { wal, sidecars, ingest, metrics }
+    Fixture {
+        wal,
+        sidecars,
+        ingest,
+        metrics,
+    }
 }
 
 impl Fixture {
@@ -57,7 +76,10 @@ impl Fixture {
             let chunk = reader.read(from, 1 << 20).unwrap();
             for (_, frame) in chunk.iter() {
                 let record = Record::decode(frame).unwrap();
-                stored.push((record.meta, String::from_utf8(record.json.to_vec()).unwrap()));
+                stored.push((
+                    record.meta,
+                    String::from_utf8(record.json.to_vec()).unwrap(),
+                ));
             }
             // Nothing is in the gap before the place where the next frame will be.
             if chunk.next <= from {
@@ -69,7 +91,10 @@ impl Fixture {
     }
 
     pub fn stored_names(&self) -> Vec<String> {
-        self.stored().iter().map(|(_, json)| name_of(json)).collect()
+        self.stored()
+            .iter()
+            .map(|(_, json)| name_of(json))
+            .collect()
     }
 
     /// Keeps fingerprints and deletes every segment that can go.
@@ -84,7 +109,11 @@ fn name_of(json: &str) -> String {
 }
 
 pub fn origin() -> Origin {
-    Origin { account: None, region: None, peer: "192.0.2.7".to_owned() }
+    Origin {
+        account: None,
+        region: None,
+        peer: "192.0.2.7".to_owned(),
+    }
 }
 
 /// An event with an eventID, on one line.
@@ -96,5 +125,7 @@ pub fn event(name: &str) -> String {
 
 /// An event without an eventID.
 pub fn anonymous(name: &str) -> String {
-    format!(r#"{{"eventTime":"2026-05-01T00:19:01Z","eventSource":"s3.amazonaws.com","eventName":"{name}"}}"#)
+    format!(
+        r#"{{"eventTime":"2026-05-01T00:19:01Z","eventSource":"s3.amazonaws.com","eventName":"{name}"}}"#
+    )
 }

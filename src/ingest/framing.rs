@@ -50,7 +50,10 @@ enum Layout {
 enum Inside {
     Nothing,
     /// An array, before its first element or behind one.
-    Array { first: bool, envelope: bool },
+    Array {
+        first: bool,
+        envelope: bool,
+    },
 }
 
 impl<'a> Framing<'a> {
@@ -58,9 +61,17 @@ impl<'a> Framing<'a> {
         let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
         let at = json::skip_whitespace(body, 0);
         if at == body.len() {
-            return Err(Broken { code: "EmptyBody", message: "the body is empty, it should hold events".to_owned() });
+            return Err(Broken {
+                code: "EmptyBody",
+                message: "the body is empty, it should hold events".to_owned(),
+            });
         }
-        Ok(Self { body, at, layout: layout(body, at), inside: Inside::Nothing })
+        Ok(Self {
+            body,
+            at,
+            layout: layout(body, at),
+            inside: Inside::Nothing,
+        })
     }
 
     /// How far it has come, in bytes.
@@ -75,7 +86,10 @@ impl<'a> Framing<'a> {
         }
         .map_err(|fault| {
             let Refusal { code, message, .. } = unreadable(self.body, fault);
-            Broken { code: code.as_str(), message: format!("the body is {message}") }
+            Broken {
+                code: code.as_str(),
+                message: format!("the body is {message}"),
+            }
         })
     }
 
@@ -94,12 +108,15 @@ impl<'a> Framing<'a> {
             let end = line_end(self.body, self.at);
             let line = &self.body[self.at..end];
             let start = self.at + (line.len() - line.trim_ascii_start().len());
-            if let Some(elements) = records_begin(line, start - self.at) {
-                if is_one_value(&self.body[..end], start) {
-                    self.at += elements;
-                    self.inside = Inside::Array { first: true, envelope: true };
-                    continue;
-                }
+            if let Some(elements) = records_begin(line, start - self.at)
+                && is_one_value(&self.body[..end], start)
+            {
+                self.at += elements;
+                self.inside = Inside::Array {
+                    first: true,
+                    envelope: true,
+                };
+                continue;
             }
             self.at = (end + 1).min(self.body.len());
             if !line.trim_ascii().is_empty() {
@@ -122,10 +139,16 @@ impl<'a> Framing<'a> {
             }
             if self.body[self.at] == b'[' {
                 self.at += 1;
-                self.inside = Inside::Array { first: true, envelope: false };
+                self.inside = Inside::Array {
+                    first: true,
+                    envelope: false,
+                };
             } else if let Some(elements) = records_begin(self.body, self.at) {
                 self.at = elements;
-                self.inside = Inside::Array { first: true, envelope: true };
+                self.inside = Inside::Array {
+                    first: true,
+                    envelope: true,
+                };
             } else {
                 return self.take_value().map(Some);
             }
@@ -149,16 +172,32 @@ impl<'a> Framing<'a> {
             }
             _ if first => {}
             Some(b',') => self.at = json::skip_whitespace(self.body, self.at + 1),
-            Some(_) => return Err(Fault { at: self.at, what: "',' or ']' is expected" }),
-            None => return Err(Fault { at: self.at, what: "the text ends inside an array" }),
+            Some(_) => {
+                return Err(Fault {
+                    at: self.at,
+                    what: "',' or ']' is expected",
+                });
+            }
+            None => {
+                return Err(Fault {
+                    at: self.at,
+                    what: "the text ends inside an array",
+                });
+            }
         }
-        self.inside = Inside::Array { first: false, envelope };
+        self.inside = Inside::Array {
+            first: false,
+            envelope,
+        };
         self.take_value().map(Some)
     }
 
     fn take_value(&mut self) -> Result<Item<'a>, Fault> {
         let text = &self.body[self.at..];
-        let shifted = |fault: Fault| Fault { at: fault.at + self.at, ..fault };
+        let shifted = |fault: Fault| Fault {
+            at: fault.at + self.at,
+            ..fault
+        };
         if text.first() == Some(&b'{') {
             let found = scan(text).map_err(shifted)?;
             self.at += found.len;
@@ -189,8 +228,15 @@ fn layout(body: &[u8], at: usize) -> Layout {
     if json::skip_value(body, at).is_ok_and(|value| value.end > end) {
         return Layout::Documents;
     }
-    let breaks_off = matches!(body[at..end].trim_ascii_end().last(), Some(b'{' | b'[' | b',' | b':'));
-    if breaks_off && (is_envelope || body.get(next_line) != Some(&b'{')) { Layout::Documents } else { Layout::Lines }
+    let breaks_off = matches!(
+        body[at..end].trim_ascii_end().last(),
+        Some(b'{' | b'[' | b',' | b':')
+    );
+    if breaks_off && (is_envelope || body.get(next_line) != Some(&b'{')) {
+        Layout::Documents
+    } else {
+        Layout::Lines
+    }
 }
 
 /// The line break at or after `at`, or the end.
@@ -200,7 +246,8 @@ fn line_end(body: &[u8], at: usize) -> usize {
 
 /// Whether `text` from `at` is one value with nothing but whitespace behind it.
 fn is_one_value(text: &[u8], at: usize) -> bool {
-    json::skip_value(text, at).is_ok_and(|value| json::skip_whitespace(text, value.end) == text.len())
+    json::skip_value(text, at)
+        .is_ok_and(|value| json::skip_whitespace(text, value.end) == text.len())
 }
 
 /// When `{"Records":[` stands at `at`, the first byte behind it.
@@ -223,13 +270,26 @@ fn envelope_end(body: &[u8], mut at: usize) -> Result<usize, Fault> {
             Some(b',') => {
                 let name = json::skip_whitespace(body, at + 1);
                 if body.get(name) != Some(&b'"') {
-                    return Err(Fault { at: name, what: "a name in quotes is expected" });
+                    return Err(Fault {
+                        at: name,
+                        what: "a name in quotes is expected",
+                    });
                 }
                 let value = json::skip_colon(body, json::skip_string(body, name)?.end)?;
                 at = json::skip_value(body, value)?.end;
             }
-            Some(_) => return Err(Fault { at, what: "',' or '}' is expected" }),
-            None => return Err(Fault { at, what: "the text ends inside an object" }),
+            Some(_) => {
+                return Err(Fault {
+                    at,
+                    what: "',' or '}' is expected",
+                });
+            }
+            None => {
+                return Err(Fault {
+                    at,
+                    what: "the text ends inside an object",
+                });
+            }
         }
     }
 }
@@ -247,13 +307,20 @@ mod tests {
         let mut items = Vec::new();
         while let Some(item) = framing.next_item()? {
             assert!(framing.position() <= body.len());
-            items.push(item.map(|(given, _)| String::from_utf8_lossy(given).into_owned()).map_err(|refusal| refusal.code));
+            items.push(
+                item.map(|(given, _)| String::from_utf8_lossy(given).into_owned())
+                    .map_err(|refusal| refusal.code),
+            );
         }
         Ok(items)
     }
 
     fn taken(body: &str) -> Vec<String> {
-        items(body.as_bytes()).unwrap().into_iter().map(|item| item.unwrap_or_else(|code| format!("{code}"))).collect()
+        items(body.as_bytes())
+            .unwrap()
+            .into_iter()
+            .map(|item| item.unwrap_or_else(|code| format!("{code}")))
+            .collect()
     }
 
     #[test]
@@ -261,7 +328,10 @@ mod tests {
         let cases: &[(&str, &[&str])] = &[
             ("{\"a\":1}", &["{\"a\":1}"]),
             ("{\"a\":1}\n{\"b\":2}", &["{\"a\":1}", "{\"b\":2}"]),
-            ("\u{feff}{\"a\":1}\r\n\r\n  \n{\"b\":2}\r\n", &["{\"a\":1}", "{\"b\":2}"]),
+            (
+                "\u{feff}{\"a\":1}\r\n\r\n  \n{\"b\":2}\r\n",
+                &["{\"a\":1}", "{\"b\":2}"],
+            ),
             ("\n\n  {\"a\":1} \n", &["{\"a\":1}"]),
             ("[]", &[]),
             (" [ ] \n", &[]),
@@ -269,12 +339,24 @@ mod tests {
             ("[\n{\"a\":\n1},{}\n]\n", &["{\"a\":\n1}", "{}"]),
             ("{\"Records\":[]}", &[]),
             ("{\"Records\":[{\"a\":1},{}]}", &["{\"a\":1}", "{}"]),
-            ("{ \"Records\" : [ {} ] , \"more\" : {\"x\":[1]}, \"y\":2 }", &["{}"]),
-            ("{\n  \"Records\": [\n    {\n \"a\": 1\n},\n{}\n]\n}\n", &["{\n \"a\": 1\n}", "{}"]),
-            ("{\"Records\":[{},{\"a\":1}]}\n{\"b\":2}\n{\"Records\":[]}\n{\"Records\":[{\"c\":3}]} \n", &["{}", "{\"a\":1}", "{\"b\":2}", "{\"c\":3}"]),
+            (
+                "{ \"Records\" : [ {} ] , \"more\" : {\"x\":[1]}, \"y\":2 }",
+                &["{}"],
+            ),
+            (
+                "{\n  \"Records\": [\n    {\n \"a\": 1\n},\n{}\n]\n}\n",
+                &["{\n \"a\": 1\n}", "{}"],
+            ),
+            (
+                "{\"Records\":[{},{\"a\":1}]}\n{\"b\":2}\n{\"Records\":[]}\n{\"Records\":[{\"c\":3}]} \n",
+                &["{}", "{\"a\":1}", "{\"b\":2}", "{\"c\":3}"],
+            ),
             ("{\n  \"a\": 1\n}\n", &["{\n  \"a\": 1\n}"]),
             ("{ \"a\": 1\n, \"b\": 2 }", &["{ \"a\": 1\n, \"b\": 2 }"]),
-            ("{\n\"a\":1\n}\n{\n\"b\":2\n}", &["{\n\"a\":1\n}", "{\n\"b\":2\n}"]),
+            (
+                "{\n\"a\":1\n}\n{\n\"b\":2\n}",
+                &["{\n\"a\":1\n}", "{\n\"b\":2\n}"],
+            ),
             ("[{}][{\"a\":1}]", &["{}", "{\"a\":1}"]),
             ("{\"Records\":1}", &["{\"Records\":1}"]),
         ];
@@ -286,15 +368,40 @@ mod tests {
     #[test]
     fn a_bad_line_harms_no_neighbour() {
         let bad = [
-            "{\"a\":", "{\"a\"", "{", "}", "garbage", "{} {}", "{\"a\":1} x", "[1]", "1", "\"s\"", "{\"a\":NaN}", "{\"a\":1,",
-            "{\"Records\":[{}", "{\"Records\":[{},]}", "\u{1}",
+            "{\"a\":",
+            "{\"a\"",
+            "{",
+            "}",
+            "garbage",
+            "{} {}",
+            "{\"a\":1} x",
+            "[1]",
+            "1",
+            "\"s\"",
+            "{\"a\":NaN}",
+            "{\"a\":1,",
+            "{\"Records\":[{}",
+            "{\"Records\":[{},]}",
+            "\u{1}",
         ];
         for line in bad {
-            for body in [format!("{line}\n{{\"x\":1}}\n"), format!("{{\"x\":1}}\n{line}\n{{\"y\":2}}"), format!("{{\"x\":1}}\n{line}")] {
+            for body in [
+                format!("{line}\n{{\"x\":1}}\n"),
+                format!("{{\"x\":1}}\n{line}\n{{\"y\":2}}"),
+                format!("{{\"x\":1}}\n{line}"),
+            ] {
                 let good = body.matches("{\"x\":1}").count() + body.matches("{\"y\":2}").count();
-                let items = items(body.as_bytes()).unwrap_or_else(|broken| panic!("{broken}: {body:?}"));
+                let items =
+                    items(body.as_bytes()).unwrap_or_else(|broken| panic!("{broken}: {body:?}"));
                 assert_eq!(items.len(), good + 1, "{body:?}");
-                assert_eq!(items.iter().filter(|item| **item == Err(Code::InvalidJson)).count(), 1, "{body:?}");
+                assert_eq!(
+                    items
+                        .iter()
+                        .filter(|item| **item == Err(Code::InvalidJson))
+                        .count(),
+                    1,
+                    "{body:?}"
+                );
             }
         }
         let items = items(b"{\"x\":1}\n{\"a\":\"\xff\"}\n\xff\n{}").unwrap();
@@ -305,7 +412,16 @@ mod tests {
 
     #[test]
     fn elements_that_are_no_objects_are_refused_alone() {
-        assert_eq!(taken("[1,{},\"x\",[{}],null]"), ["InvalidJson", "{}", "InvalidJson", "InvalidJson", "InvalidJson"]);
+        assert_eq!(
+            taken("[1,{},\"x\",[{}],null]"),
+            [
+                "InvalidJson",
+                "{}",
+                "InvalidJson",
+                "InvalidJson",
+                "InvalidJson"
+            ]
+        );
     }
 
     #[test]
@@ -328,7 +444,10 @@ mod tests {
         for (body, at) in cases {
             let broken = items(body.as_bytes()).unwrap_err();
             assert_eq!(broken.code, "InvalidJson", "{body}");
-            assert!(broken.message.contains(&format!("at byte {at}")), "{body}: {broken}");
+            assert!(
+                broken.message.contains(&format!("at byte {at}")),
+                "{body}: {broken}"
+            );
         }
         assert_eq!(items(b"[{\"a\":\xff}]").unwrap_err().code, "InvalidUtf8");
         for empty in ["", " \r\n", "\u{feff}"] {
@@ -345,11 +464,22 @@ mod tests {
     }
 
     fn any_event() -> impl Strategy<Value = String> {
-        prop::collection::btree_map("[a-zé\n\"]{1,6}", prop_oneof![Just("null".to_owned()), "[0-9]{1,3}".prop_map(|n| format!("[{{\"n\":1{n}}}]")), "\\PC{0,12}".prop_map(|s| serde_json::Value::from(s).to_string())], 0..5)
-            .prop_map(|members| {
-                let members: Vec<String> = members.into_iter().map(|(name, value)| format!("{}:{value}", serde_json::Value::from(name))).collect();
-                format!("{{{}}}", members.join(","))
-            })
+        prop::collection::btree_map(
+            "[a-zé\n\"]{1,6}",
+            prop_oneof![
+                Just("null".to_owned()),
+                "[0-9]{1,3}".prop_map(|n| format!("[{{\"n\":1{n}}}]")),
+                "\\PC{0,12}".prop_map(|s| serde_json::Value::from(s).to_string())
+            ],
+            0..5,
+        )
+        .prop_map(|members| {
+            let members: Vec<String> = members
+                .into_iter()
+                .map(|(name, value)| format!("{}:{value}", serde_json::Value::from(name)))
+                .collect();
+            format!("{{{}}}", members.join(","))
+        })
     }
 
     proptest! {

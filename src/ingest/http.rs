@@ -19,7 +19,11 @@ use crate::event::{AccountId, Region};
 use crate::wal::AppendError;
 
 /// Answers one request. `peer` is the sender's address as text, written into events without `sourceIPAddress`.
-pub async fn post_events<B>(ingest: &Ingest, request: Request<B>, peer: &str) -> Response<Full<Bytes>>
+pub async fn post_events<B>(
+    ingest: &Ingest,
+    request: Request<B>,
+    peer: &str,
+) -> Response<Full<Bytes>>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Display,
@@ -51,24 +55,43 @@ fn refused_body(error: BodyError) -> Answer {
         BodyError::TooLarge(_) | BodyError::InflatesTooLarge(_) => Answer::TooLarge { message },
         BodyError::TooSlow(_) => Answer::TooSlow { message },
         BodyError::UnknownEncoding(_) => Answer::UnknownEncoding { message },
-        BodyError::Garbled { .. } => Answer::Unreadable { code: "InvalidEncoding", message },
-        BodyError::BrokeOff(_) => Answer::Unreadable { code: "IncompleteBody", message },
-        BodyError::NoMemory => {
-            Answer::Unavailable { code: "Busy", message, retry_after: std::time::Duration::from_secs(2) }
-        }
+        BodyError::Garbled { .. } => Answer::Unreadable {
+            code: "InvalidEncoding",
+            message,
+        },
+        BodyError::BrokeOff(_) => Answer::Unreadable {
+            code: "IncompleteBody",
+            message,
+        },
+        BodyError::NoMemory => Answer::Unavailable {
+            code: "Busy",
+            message,
+            retry_after: std::time::Duration::from_secs(2),
+        },
     }
 }
 
 /// Who sends, by the address and an unverified SigV4 header.
 fn origin(headers: &HeaderMap, peer: &str) -> Result<Origin, Answer> {
-    let mut origin = Origin { account: None, region: None, peer: peer.to_owned() };
-    let scope = headers.get(AUTHORIZATION).and_then(|value| credential(value.to_str().ok()?));
+    let mut origin = Origin {
+        account: None,
+        region: None,
+        peer: peer.to_owned(),
+    };
+    let scope = headers
+        .get(AUTHORIZATION)
+        .and_then(|value| credential(value.to_str().ok()?));
     if let Some((access_key, region)) = scope {
         origin.account = access_key.parse::<AccountId>().ok();
-        let region = region.parse::<Region>().map_err(|error| Answer::Unreadable {
-            code: "InvalidRegion",
-            message: format!("the Authorization header's scope: {error}, given: {}", shown(region.as_bytes(), 64)),
-        })?;
+        let region = region
+            .parse::<Region>()
+            .map_err(|error| Answer::Unreadable {
+                code: "InvalidRegion",
+                message: format!(
+                    "the Authorization header's scope: {error}, given: {}",
+                    shown(region.as_bytes(), 64)
+                ),
+            })?;
         origin.region = Some(region);
     }
     Ok(origin)
@@ -76,13 +99,21 @@ fn origin(headers: &HeaderMap, peer: &str) -> Result<Origin, Answer> {
 
 /// Access key and region of `AWS4-HMAC-SHA256 Credential=<access key>/<date>/<region>/<service>/aws4_request, …`.
 fn credential(authorization: &str) -> Option<(&str, &str)> {
-    let parameters = authorization.trim_start().strip_prefix("AWS4-HMAC-SHA256")?;
-    let credential = parameters.split(',').find_map(|parameter| parameter.trim().strip_prefix("Credential="))?;
+    let parameters = authorization
+        .trim_start()
+        .strip_prefix("AWS4-HMAC-SHA256")?;
+    let credential = parameters
+        .split(',')
+        .find_map(|parameter| parameter.trim().strip_prefix("Credential="))?;
     // An access key may hold slashes, the scope behind it cannot.
     let mut from_behind = credential.trim().rsplitn(5, '/');
-    let (Some("aws4_request"), Some(_service), Some(region), Some(_date), Some(access_key)) =
-        (from_behind.next(), from_behind.next(), from_behind.next(), from_behind.next(), from_behind.next())
-    else {
+    let (Some("aws4_request"), Some(_service), Some(region), Some(_date), Some(access_key)) = (
+        from_behind.next(),
+        from_behind.next(),
+        from_behind.next(),
+        from_behind.next(),
+        from_behind.next(),
+    ) else {
         return None;
     };
     Some((access_key, region))
@@ -91,28 +122,39 @@ fn credential(authorization: &str) -> Option<(&str, &str)> {
 fn response(answer: &Answer) -> Response<Full<Bytes>> {
     let mut response = json(answer.status(), answer.to_json());
     if let Some(seconds) = answer.retry_after_seconds() {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }
 
 fn method_not_allowed() -> Response<Full<Bytes>> {
-    let error = Error { code: "MethodNotAllowed", message: "events are sent with POST" };
+    let error = Error {
+        code: "MethodNotAllowed",
+        message: "events are sent with POST",
+    };
     let body = serde_json::to_vec(&error).expect("strings: always JSON");
     let mut response = json(StatusCode::METHOD_NOT_ALLOWED, body);
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static("POST"));
     response
 }
 
 fn json(status: StatusCode, body: Vec<u8>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
 fn closing(mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 

@@ -5,12 +5,21 @@ use http_body_util::BodyExt;
 use super::super::fixture::{Fixture, Knobs, anonymous, event, open};
 use super::*;
 
-async fn send(fixture: &Fixture, request: Request<Vec<u8>>) -> (StatusCode, HeaderMap, serde_json::Value) {
+async fn send(
+    fixture: &Fixture,
+    request: Request<Vec<u8>>,
+) -> (StatusCode, HeaderMap, serde_json::Value) {
     let request = request.map(|body| Full::new(Bytes::from(body)));
-    let (head, body) = post_events(&fixture.ingest, request, "192.0.2.7").await.into_parts();
+    let (head, body) = post_events(&fixture.ingest, request, "192.0.2.7")
+        .await
+        .into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     assert_eq!(head.headers[CONTENT_TYPE], "application/json");
-    (head.status, head.headers, serde_json::from_slice(&body).unwrap())
+    (
+        head.status,
+        head.headers,
+        serde_json::from_slice(&body).unwrap(),
+    )
 }
 
 fn post(body: impl Into<Vec<u8>>, headers: &[(&str, &str)]) -> Request<Vec<u8>> {
@@ -24,34 +33,83 @@ fn post(body: impl Into<Vec<u8>>, headers: &[(&str, &str)]) -> Request<Vec<u8>> 
 #[tokio::test]
 async fn the_contracts_table() {
     let directory = tempfile::tempdir().unwrap();
-    let fixture = open(directory.path(), Knobs { max_body_bytes: 10_000, ..Knobs::default() });
-    let body = format!("[{},{},{}]", event("A"), event("B"), event("C").replace("2026-05-01T", "yesterday"));
+    let fixture = open(
+        directory.path(),
+        Knobs {
+            max_body_bytes: 10_000,
+            ..Knobs::default()
+        },
+    );
+    let body = format!(
+        "[{},{},{}]",
+        event("A"),
+        event("B"),
+        event("C").replace("2026-05-01T", "yesterday")
+    );
     let (status, _, answer) = send(&fixture, post(body, &[])).await;
     assert_eq!(status, 200);
-    assert_eq!((&answer["accepted"], &answer["duplicates"]), (&2.into(), &0.into()));
+    assert_eq!(
+        (&answer["accepted"], &answer["duplicates"]),
+        (&2.into(), &0.into())
+    );
     let rejected = &answer["rejected"][0];
-    assert_eq!((&rejected["index"], &rejected["eventID"]), (&2.into(), &"id-C".into()));
+    assert_eq!(
+        (&rejected["index"], &rejected["eventID"]),
+        (&2.into(), &"id-C".into())
+    );
     assert_eq!(rejected["code"], "InvalidEventTime");
     assert!(rejected["message"].as_str().unwrap().contains("yesterday"));
 
     let (status, _, answer) = send(&fixture, post("{}", &[])).await;
-    assert_eq!((status.as_u16(), &answer["rejected"][0]["code"]), (400, &"MissingField".into()));
+    assert_eq!(
+        (status.as_u16(), &answer["rejected"][0]["code"]),
+        (400, &"MissingField".into())
+    );
     let (status, _, answer) = send(&fixture, post("[{", &[])).await;
-    assert_eq!((status.as_u16(), &answer["code"]), (400, &"InvalidJson".into()));
+    assert_eq!(
+        (status.as_u16(), &answer["code"]),
+        (400, &"InvalidJson".into())
+    );
     let (status, headers, answer) = send(&fixture, post(vec![b' '; 10_001], &[])).await;
-    assert_eq!((status.as_u16(), &answer["code"], &headers[CONNECTION]), (413, &"BodyTooLarge".into(), &HeaderValue::from_static("close")));
+    assert_eq!(
+        (status.as_u16(), &answer["code"], &headers[CONNECTION]),
+        (
+            413,
+            &"BodyTooLarge".into(),
+            &HeaderValue::from_static("close")
+        )
+    );
     let (status, _, answer) = send(&fixture, post("x", &[("content-encoding", "br")])).await;
-    assert_eq!((status.as_u16(), &answer["code"]), (415, &"UnsupportedEncoding".into()));
+    assert_eq!(
+        (status.as_u16(), &answer["code"]),
+        (415, &"UnsupportedEncoding".into())
+    );
     let (status, _, answer) = send(&fixture, post("x", &[("content-encoding", "gzip")])).await;
-    assert_eq!((status.as_u16(), &answer["code"]), (400, &"InvalidEncoding".into()));
+    assert_eq!(
+        (status.as_u16(), &answer["code"]),
+        (400, &"InvalidEncoding".into())
+    );
     let get = Request::get("/v1/events").body(Vec::new()).unwrap();
     let (status, headers, _) = send(&fixture, get).await;
-    assert_eq!((status.as_u16(), &headers[ALLOW]), (405, &HeaderValue::from_static("POST")));
+    assert_eq!(
+        (status.as_u16(), &headers[ALLOW]),
+        (405, &HeaderValue::from_static("POST"))
+    );
 
     fixture.ingest.stop();
     let (status, headers, answer) = send(&fixture, post(event("Z"), &[])).await;
-    assert_eq!((status.as_u16(), &answer["code"]), (503, &"Stopping".into()));
-    assert!(headers[RETRY_AFTER].to_str().unwrap().parse::<u64>().unwrap() > 0);
+    assert_eq!(
+        (status.as_u16(), &answer["code"]),
+        (503, &"Stopping".into())
+    );
+    assert!(
+        headers[RETRY_AFTER]
+            .to_str()
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+            > 0
+    );
     assert_eq!(fixture.stored_names(), ["A", "B"]);
 }
 
@@ -61,34 +119,79 @@ async fn compressed_bodies_are_taken() {
     let fixture = open(directory.path(), Knobs::default());
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(event("G").as_bytes()).unwrap();
-    send(&fixture, post(gzip.finish().unwrap(), &[("content-encoding", "gzip")])).await;
-    send(&fixture, post(zstd::encode_all(event("Z").as_bytes(), 1).unwrap(), &[("content-encoding", "zstd")])).await;
+    send(
+        &fixture,
+        post(gzip.finish().unwrap(), &[("content-encoding", "gzip")]),
+    )
+    .await;
+    send(
+        &fixture,
+        post(
+            zstd::encode_all(event("Z").as_bytes(), 1).unwrap(),
+            &[("content-encoding", "zstd")],
+        ),
+    )
+    .await;
     assert_eq!(fixture.stored_names(), ["G", "Z"]);
 }
 
 #[tokio::test]
 async fn an_unverified_signature_names_account_and_region() {
     let scope = |key: &str, region: &str| {
-        format!("AWS4-HMAC-SHA256 Credential={key}/20260501/{region}/cloudtrail/aws4_request, SignedHeaders=host, Signature=00")
+        format!(
+            "AWS4-HMAC-SHA256 Credential={key}/20260501/{region}/cloudtrail/aws4_request, SignedHeaders=host, Signature=00"
+        )
     };
     let cases = [
-        (scope("111122223333", "ap-south-1"), "111122223333", "ap-south-1"),
-        (scope("AKIDEXAMPLE", "ap-south-1"), "999988887777", "ap-south-1"),
-        (scope("AKID/WITH/SLASHES", "ap-south-1"), "999988887777", "ap-south-1"),
+        (
+            scope("111122223333", "ap-south-1"),
+            "111122223333",
+            "ap-south-1",
+        ),
+        (
+            scope("AKIDEXAMPLE", "ap-south-1"),
+            "999988887777",
+            "ap-south-1",
+        ),
+        (
+            scope("AKID/WITH/SLASHES", "ap-south-1"),
+            "999988887777",
+            "ap-south-1",
+        ),
         ("Bearer token".to_owned(), "999988887777", "eu-central-1"),
-        ("AWS4-HMAC-SHA256 Credential=nonsense".to_owned(), "999988887777", "eu-central-1"),
+        (
+            "AWS4-HMAC-SHA256 Credential=nonsense".to_owned(),
+            "999988887777",
+            "eu-central-1",
+        ),
     ];
     let directory = tempfile::tempdir().unwrap();
     let fixture = open(directory.path(), Knobs::default());
     for (number, (header, account, region)) in cases.iter().enumerate() {
-        let (status, _, _) = send(&fixture, post(anonymous("A"), &[("authorization", header)])).await;
+        let (status, _, _) =
+            send(&fixture, post(anonymous("A"), &[("authorization", header)])).await;
         assert_eq!(status, 200);
         let (meta, _) = &fixture.stored()[number];
-        assert_eq!((meta.account.as_str(), meta.region.as_str()), (*account, *region), "{header}");
+        assert_eq!(
+            (meta.account.as_str(), meta.region.as_str()),
+            (*account, *region),
+            "{header}"
+        );
     }
     for region in ["..", "us_east", "-", ""] {
-        let (status, _, answer) = send(&fixture, post(anonymous("A"), &[("authorization", &scope("111122223333", region))])).await;
-        assert_eq!((status.as_u16(), &answer["code"]), (400, &"InvalidRegion".into()), "{region}");
+        let (status, _, answer) = send(
+            &fixture,
+            post(
+                anonymous("A"),
+                &[("authorization", &scope("111122223333", region))],
+            ),
+        )
+        .await;
+        assert_eq!(
+            (status.as_u16(), &answer["code"]),
+            (400, &"InvalidRegion".into()),
+            "{region}"
+        );
     }
     assert_eq!(fixture.stored().len(), cases.len());
 }

@@ -41,7 +41,12 @@ impl<'a> Ready<'a> {
 
     /// No fewer bytes than it takes in the journal.
     fn most_bytes(&self, stamp: &Stamp<'_>) -> usize {
-        FRAME_HEADER_BYTES + self.event.meta(stamp.accepted_at, self.fingerprint).encoded_len() + self.event.most_bytes(stamp.source_address)
+        FRAME_HEADER_BYTES
+            + self
+                .event
+                .meta(stamp.accepted_at, self.fingerprint)
+                .encoded_len()
+            + self.event.most_bytes(stamp.source_address)
     }
 }
 
@@ -94,12 +99,22 @@ struct Turn<'e, 'a> {
 
 impl Store {
     pub fn new(wal: Wal, window: Window) -> Self {
-        Self { wal, memory: Arc::new(Mutex::new(Memory { window, in_flight: VecDeque::new() })) }
+        Self {
+            wal,
+            memory: Arc::new(Mutex::new(Memory {
+                window,
+                in_flight: VecDeque::new(),
+            })),
+        }
     }
 
     /// Stores `events`; resolves when all of them are durable, now or before. On an error some of them may be stored all the same, if
     /// they took more than one batch; sent again those are duplicates, when they have an eventID.
-    pub async fn store(&self, events: &[Ready<'_>], stamp: Stamp<'_>) -> Result<Stored, AppendError> {
+    pub async fn store(
+        &self,
+        events: &[Ready<'_>],
+        stamp: Stamp<'_>,
+    ) -> Result<Stored, AppendError> {
         let mut stored = Stored::default();
         let mut rest = events;
         while !rest.is_empty() {
@@ -109,7 +124,10 @@ impl Store {
                 bytes <= BATCH_BYTES
             });
             let (batch, more) = rest.split_at(fitting.count().max(1));
-            let Stored { accepted, duplicates } = self.store_batch(batch, stamp).await?;
+            let Stored {
+                accepted,
+                duplicates,
+            } = self.store_batch(batch, stamp).await?;
             stored.accepted += accepted;
             stored.duplicates += duplicates;
             rest = more;
@@ -117,7 +135,11 @@ impl Store {
         Ok(stored)
     }
 
-    async fn store_batch(&self, events: &[Ready<'_>], stamp: Stamp<'_>) -> Result<Stored, AppendError> {
+    async fn store_batch(
+        &self,
+        events: &[Ready<'_>],
+        stamp: Stamp<'_>,
+    ) -> Result<Stored, AppendError> {
         let mut stored = Stored::default();
         let mut open: Vec<&Ready<'_>> = events.iter().collect();
         while !open.is_empty() {
@@ -143,10 +165,21 @@ impl Store {
     }
 
     /// Looks up, remembers and enqueues, all under the lock. `batch` is what is enqueued when all of `events` are new.
-    fn take_turn<'e, 'a>(&self, permit: Permit, batch: Batch, events: &[&'e Ready<'a>], stamp: Stamp<'_>) -> Turn<'e, 'a> {
+    fn take_turn<'e, 'a>(
+        &self,
+        permit: Permit,
+        batch: Batch,
+        events: &[&'e Ready<'a>],
+        stamp: Stamp<'_>,
+    ) -> Turn<'e, 'a> {
         let mut memory = lock(&self.memory);
         let first = memory.window.next_number();
-        let mut turn = Turn { accepted: 0, duplicates: 0, own: None, others: Vec::new() };
+        let mut turn = Turn {
+            accepted: 0,
+            duplicates: 0,
+            own: None,
+            others: Vec::new(),
+        };
         // In-flight appends that hold events of this turn, by their first number.
         let mut other_starts: Vec<u64> = Vec::new();
         let mut new = Vec::with_capacity(events.len());
@@ -154,9 +187,16 @@ impl Store {
             match memory.window.claim(event.fingerprint) {
                 Claim::New(_) => new.push(event),
                 Claim::Seen(number) if number >= first => turn.duplicates += 1,
-                Claim::Seen(number) => match memory.in_flight.iter().find(|other| other.numbers.contains(&number)) {
+                Claim::Seen(number) => match memory
+                    .in_flight
+                    .iter()
+                    .find(|other| other.numbers.contains(&number))
+                {
                     None => turn.duplicates += 1,
-                    Some(other) => match other_starts.iter().position(|start| *start == other.numbers.start) {
+                    Some(other) => match other_starts
+                        .iter()
+                        .position(|start| *start == other.numbers.start)
+                    {
                         Some(at) => turn.others[at].1.push(event),
                         None => {
                             other_starts.push(other.numbers.start);
@@ -170,11 +210,18 @@ impl Store {
             return turn;
         }
         turn.accepted = new.len();
-        let batch = if new.len() == events.len() { batch } else { encode(new.into_iter(), batch.bytes(), stamp) };
+        let batch = if new.len() == events.len() {
+            batch
+        } else {
+            encode(new.into_iter(), batch.bytes(), stamp)
+        };
         let (settle, outcome) = watch::channel(None);
         let appending = permit.append(batch);
         let numbers = first..memory.window.next_number();
-        memory.in_flight.push_back(InFlight { numbers: numbers.clone(), outcome: outcome.clone() });
+        memory.in_flight.push_back(InFlight {
+            numbers: numbers.clone(),
+            outcome: outcome.clone(),
+        });
         drop(memory);
         let memory = Arc::clone(&self.memory);
         tokio::spawn(async move {
@@ -189,7 +236,8 @@ impl Store {
 
 impl Memory {
     fn settle(&mut self, numbers: &Range<u64>, durable: bool) {
-        self.in_flight.retain(|append| append.numbers.start != numbers.start);
+        self.in_flight
+            .retain(|append| append.numbers.start != numbers.start);
         if !durable {
             for number in numbers.clone() {
                 self.window.take_back(number);
@@ -212,13 +260,26 @@ async fn settled(mut outcome: Outcome) -> Result<(), AppendError> {
 }
 
 /// The journal's records of `events`.
-fn encode<'e, 'a: 'e>(events: impl Iterator<Item = &'e Ready<'a>>, bytes: usize, stamp: Stamp<'_>) -> Batch {
-    let Stamp { accepted_at, source_address } = stamp;
+fn encode<'e, 'a: 'e>(
+    events: impl Iterator<Item = &'e Ready<'a>>,
+    bytes: usize,
+    stamp: Stamp<'_>,
+) -> Batch {
+    let Stamp {
+        accepted_at,
+        source_address,
+    } = stamp;
     let mut batch = Batch::with_capacity(bytes);
     for Ready { event, fingerprint } in events {
         batch.push_with(|out| {
             event.meta(accepted_at, *fingerprint).encode(out);
-            event.write(out, Filling { event_id: Uuid::from_bytes(*fingerprint), source_address });
+            event.write(
+                out,
+                Filling {
+                    event_id: Uuid::from_bytes(*fingerprint),
+                    source_address,
+                },
+            );
         });
     }
     batch

@@ -32,11 +32,12 @@ pub const STALL: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Default)]
 pub struct Trailers(pub Arc<OnceLock<Vec<(String, String)>>>);
 
-/// Runs blocking work; an answer is awaited even when the client has gone.
+/// Runs blocking work. When the client goes it runs on to its end; the server awaits it before it stops.
 pub async fn blocking<T: Send + 'static>(
+    store: &Store,
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    match tokio::task::spawn_blocking(work).await {
+    match store.tasks().spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
@@ -60,7 +61,8 @@ pub async fn receive<T: Send + 'static>(
     loop {
         let (pieces, ended) = gather(&mut body).await?;
         let begun = incoming.take();
-        let (store, shared) = (store.clone(), claims.clone());
+        let (shared, tasks) = (claims.clone(), store.clone());
+        let store = store.clone();
         let write = move || {
             let mut incoming = match begun {
                 Some(incoming) => incoming,
@@ -70,13 +72,13 @@ pub async fn receive<T: Send + 'static>(
             Ok(incoming)
         };
         if ended {
-            return blocking(move || {
+            return blocking(&tasks, move || {
                 let incoming = write()?;
                 finish(incoming, Claims::clone(&claims).with_trailers(&trailers)?)
             })
             .await;
         }
-        incoming = Some(blocking(write).await?);
+        incoming = Some(blocking(&tasks, write).await?);
     }
 }
 

@@ -21,7 +21,7 @@
 //! # Memory
 //!
 //! The keys of all buckets are held in order in memory (see [`index`]): about 65 bytes for a CloudTrail log file. They are
-//! read from the files at open: 100,000 objects in a second or two. Bodies pass through in pieces of [`body::PIECE_BYTES`].
+//! read from the files at open. Bodies pass through in pieces of [`body::PIECE_BYTES`].
 //!
 //! s3s logs every refused request as an error, a missing key too: filter it with `s3s=off`; failures of the disk are
 //! logged here.
@@ -47,6 +47,8 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use tokio_util::task::TaskTracker;
 
 use crate::clock::WallMillis;
 use index::{Entry, Index};
@@ -85,6 +87,8 @@ struct Inner {
     /// Held while a bucket is created or deleted on disk, so that `buckets` itself is only ever held for an instant.
     changing_buckets: Mutex<()>,
     next_temporary: AtomicU64,
+    /// Blocking work in progress, some of it for clients that have gone.
+    tasks: TaskTracker,
     /// Held locked for as long as the store is open.
     _marker: File,
 }
@@ -152,8 +156,13 @@ impl Store {
             buckets: RwLock::new(buckets),
             changing_buckets: Mutex::new(()),
             next_temporary: AtomicU64::new(0),
+            tasks: TaskTracker::new(),
             _marker: marker,
         })))
+    }
+
+    fn tasks(&self) -> &TaskTracker {
+        &self.0.tasks
     }
 
     fn temporary(&self) -> Temporary {

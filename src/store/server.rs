@@ -31,9 +31,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_millis(500);
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
-/// Serves `store` on `listener` until `stop`; every connection has ended when this returns.
+/// Serves `store` on `listener` until `stop`; every connection and all work on the disk has ended when this returns.
 pub async fn serve(store: Store, listener: TcpListener, stop: CancellationToken) {
-    let service = s3_service(store);
+    let service = s3_service(store.clone());
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -74,6 +74,9 @@ pub async fn serve(store: Store, listener: TcpListener, stop: CancellationToken)
         );
         connections.shutdown().await;
     }
+    // What was begun on the disk ends there: it holds the store open until then.
+    store.tasks().close();
+    store.tasks().wait().await;
 }
 
 fn s3_service(store: Store) -> S3Service {

@@ -105,7 +105,7 @@ impl Service {
         work: impl FnOnce(&Store, &Arc<Bucket>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (store, bucket) = (self.0.clone(), bucket.to_owned());
-        blocking(move || work(&store, &store.bucket(&bucket)?)).await
+        blocking(&self.0, move || work(&store, &store.bucket(&bucket)?)).await
     }
 }
 
@@ -493,7 +493,7 @@ impl S3 for Service {
             .map(|location| location.as_str().to_owned())
             .filter(|location| !location.is_empty() && location != DEFAULT_REGION);
         let (store, name, elsewhere) = (self.0.clone(), bucket.clone(), location.is_some());
-        match blocking(move || store.create_bucket(&name, location)).await {
+        match blocking(&self.0, move || store.create_bucket(&name, location)).await {
             // us-east-1 answers the owner's second request like the first.
             Err(StoreError::BucketAlreadyOwnedByYou) if !elsewhere => {}
             result => result?,
@@ -508,7 +508,7 @@ impl S3 for Service {
         req: S3Request<DeleteBucketInput>,
     ) -> S3Result<S3Response<DeleteBucketOutput>> {
         let store = self.0.clone();
-        blocking(move || store.delete_bucket(&req.input.bucket)).await?;
+        blocking(&self.0, move || store.delete_bucket(&req.input.bucket)).await?;
         Ok(S3Response::with_status(
             DeleteBucketOutput {},
             http::StatusCode::NO_CONTENT,
@@ -784,7 +784,7 @@ impl S3 for Service {
         let (bytes, partial) = asked_bytes(&facts, range.as_ref(), part_number)?;
         let checksums = shown_checksums(&facts, checksum_mode.as_ref(), !partial);
         let wanted = bytes.clone();
-        let body = blocking(move || {
+        let body = blocking(&self.0, move || {
             FileBody::open(file, wanted).map_err(StoreError::io("read an object"))
         })
         .await?;
@@ -970,7 +970,7 @@ impl S3 for Service {
         let algorithm = algorithm_of(input.checksum_algorithm.as_ref())?;
         let input = req.input;
         let store = self.0.clone();
-        let facts = blocking(move || {
+        let facts = blocking(&self.0, move || {
             let target = store.bucket(&input.bucket)?;
             let (file, source) = store.bucket(&source_bucket)?.open(&source_key)?;
             let conditions = ReadConditions {
@@ -1237,7 +1237,7 @@ impl S3 for Service {
             }
         };
         let store = self.0.clone();
-        let facts = blocking(move || {
+        let facts = blocking(&self.0, move || {
             let target = store.bucket(&input.bucket)?;
             let upload = target.upload(&input.upload_id, &input.key)?;
             let (file, source) = store.bucket(&source_bucket)?.open(&source_key)?;

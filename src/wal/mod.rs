@@ -61,8 +61,8 @@ mod inspect;
 mod lock;
 
 pub use disk::{Access, Disk, DiskFile, RealDisk};
-pub use frame::{Batch, FRAME_HEADER_BYTES, MAX_PAYLOAD_BYTES, Reason};
 pub use dump::dump;
+pub use frame::{Batch, FRAME_HEADER_BYTES, MAX_PAYLOAD_BYTES, Reason};
 pub use inspect::{Inspection, Quarantined, SegmentReport, inspect};
 pub use lock::{DirLock, LockError};
 pub use reader::{Chunk, EachFrame, Reader};

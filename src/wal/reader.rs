@@ -77,6 +77,8 @@ impl Reader {
     /// Whole frames from `from` (a frame's start, or any position in a gap) to the durable end, about `budget` bytes of them and at
     /// least one. Damage met on the way is skipped, counted and named in the log. Empty when there is nothing more yet.
     pub fn read(&mut self, from: Position, budget: usize) -> Result<Chunk, ReadError> {
+        // Looked up before the segments: what is durable by now is in them.
+        let durable = self.shared.durable.borrow().0;
         let mut from = from.0;
         while let Some(segment) = self.segment_at_or_after(from) {
             let offset = from.saturating_sub(segment.base).max(FRAMES_AT);
@@ -86,8 +88,9 @@ impl Reader {
             }
             from = segment.end();
         }
+        // The durable end may lie beyond the last frame: behind a gap, or the head of a new segment.
         Ok(Chunk {
-            next: Position(from),
+            next: Position(from.max(durable)),
             ..Chunk::default()
         })
     }

@@ -15,7 +15,7 @@ use super::plan::{Now, Plan, Taken};
 use super::upload::{Outcome, Uploader};
 use crate::clock::{self, Monotonic};
 use crate::deliver::view::JOURNAL_DAMAGED;
-use crate::ledger::{Entry, SealedBatch, Settled};
+use crate::ledger::{self, Entry, SealedBatch, Settled};
 use crate::pump::{Tail, TailError};
 use crate::wal::{AppendError, Batch, Chunk, Position, Wal};
 
@@ -307,13 +307,11 @@ async fn optional<F: Future + Unpin>(future: &mut Option<F>) -> Option<F::Output
 
 /// Writes entries to the ledger, in one go. A full disk is waited for: to go on with later entries would leave a hole in what the
 /// ledger says of a stream, and its events would be lost.
-async fn write(ledger: Wal, entries: Vec<Entry>) -> Written {
+async fn write(log: Wal, entries: Vec<Entry>) -> Written {
     loop {
         let mut batch = Batch::new();
-        for entry in &entries {
-            batch.push(&entry.encode());
-        }
-        let appended = async { ledger.reserve(batch.bytes()).await?.append(batch).await };
+        batch.push(&ledger::encode(&entries));
+        let appended = async { log.reserve(batch.bytes()).await?.append(batch).await };
         match appended.await {
             Ok(range) => return Ok((entries, range)),
             Err(error @ (AppendError::Full { .. } | AppendError::DiskFull { .. })) => {

@@ -207,9 +207,24 @@ impl Plan {
         self.state.apply(Entry::Settled(settled));
     }
 
-    /// The entries to write next, in order. They must be durable before those of the next call are written.
+    /// The entries to write next, in order and together. They must be durable before those of the next call are written.
+    /// About 8 MiB of them, but a checkpoint and what it carries over are never parted.
     pub fn take_outbox(&mut self) -> Vec<Entry> {
-        self.outbox.drain(..).collect()
+        const LIMIT: usize = 8 << 20;
+        let mut bytes = 0;
+        let parted = self.outbox.iter().position(|entry| {
+            let (weight, is_parting) = match entry {
+                Entry::Sealed(batch) => (weight(batch), true),
+                Entry::Settled(_) => (1024, true),
+                Entry::Carried(batch) => (weight(batch), false),
+                Entry::Checkpoint(_) => (0, false),
+            };
+            bytes += weight;
+            bytes > LIMIT && is_parting
+        });
+        // One entry at least: the first may be heavier than the limit on its own.
+        let count = parted.map_or(self.outbox.len(), |first_left| first_left.max(1));
+        self.outbox.drain(..count).collect()
     }
 
     pub fn has_outbox(&self) -> bool {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
 use aws_sdk_s3::Client;
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ObjectCannedAcl, ServerSideEncryption};
@@ -153,6 +153,15 @@ impl Failure {
             (None, _, Some(status)) => format!("Http{status}"),
             (None, _, None) => "ResponseError".to_owned(),
         };
+        // A service says it in a sentence; what never reached one is in the chain of causes.
+        let message = match (error.message(), error) {
+            (Some(message), _) => message.to_owned(),
+            (None, SdkError::ServiceError(_)) => match status {
+                Some(status) => format!("http status {status}"),
+                None => "no message".to_owned(),
+            },
+            (None, _) => causes(error),
+        };
         // The code becomes a metric's label: a store may not make up endless ones.
         let well_formed = code.len() <= 64 && code.bytes().all(|b| b.is_ascii_alphanumeric());
         let code = if well_formed {
@@ -160,10 +169,7 @@ impl Failure {
         } else {
             "Unknown".to_owned()
         };
-        Self {
-            code,
-            message: DisplayErrorContext(error).to_string(),
-        }
+        Self { code, message }
     }
 }
 
@@ -329,7 +335,7 @@ impl Uploader {
             }
             ("NoSuchBucket", _) if self.bucket.create => {
                 self.create_bucket().await?;
-                Err(failure)
+                Box::pin(self.put(batch, encoded)).await
             }
             _ => Err(failure),
         }
@@ -464,6 +470,21 @@ fn holds(stored: &[u8], file: &LogFile) -> bool {
         }
     }
     context.finish().as_ref() == file.sha256
+}
+
+/// An error and what is behind it, each said once.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let told = error.to_string();
+        if !text.ends_with(&told) {
+            text.push_str(": ");
+            text.push_str(&told);
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// How long one PUT may take: half a minute, and what a slow line needs.

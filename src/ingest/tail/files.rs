@@ -69,11 +69,21 @@ struct Followed {
 impl Files {
     pub fn open(options: Options, read_bytes: usize) -> Result<Self, Error> {
         for pattern in &options.paths {
-            glob::Pattern::new(pattern).map_err(|source| Error::Pattern { pattern: pattern.clone(), source })?;
+            glob::Pattern::new(pattern).map_err(|source| Error::Pattern {
+                pattern: pattern.clone(),
+                source,
+            })?;
         }
         let path = options.state_file.clone();
         let orphans = state::load(&path).map_err(|source| Error::State { path, source })?;
-        Ok(Self { options, read_bytes, followed: Vec::new(), orphans, unsaved: false, troubled: HashMap::new() })
+        Ok(Self {
+            options,
+            read_bytes,
+            followed: Vec::new(),
+            orphans,
+            unsaved: false,
+            troubled: HashMap::new(),
+        })
     }
 
     pub fn len(&self) -> usize {
@@ -99,13 +109,18 @@ impl Files {
         for followed in &mut self.followed {
             match followed.look() {
                 Ok(changed) => self.unsaved |= changed,
-                Err(error) => warn!(path = %followed.home.display(), %error, "cannot look at a followed file, will retry"),
+                Err(error) => {
+                    warn!(path = %followed.home.display(), %error, "cannot look at a followed file, will retry")
+                }
             }
         }
         let quiet = self.rotated_quiet();
         let before = self.followed.len();
         self.followed.retain(|followed| {
-            let done = followed.rotated && !followed.matched && followed.quiet_since.elapsed() >= quiet && followed.is_read();
+            let done = followed.rotated
+                && !followed.matched
+                && followed.quiet_since.elapsed() >= quiet
+                && followed.is_read();
             if done {
                 info!(path = %followed.home.display(), "a rotated file is read to its end");
             }
@@ -161,14 +176,22 @@ impl Files {
         let mut found: Vec<(PathBuf, Metadata)> = Vec::new();
         // The patterns were understood when opening.
         let patterns = self.options.paths.clone();
-        for entry in patterns.iter().filter_map(|pattern| glob::glob(pattern).ok()).flatten() {
+        for entry in patterns
+            .iter()
+            .filter_map(|pattern| glob::glob(pattern).ok())
+            .flatten()
+        {
             let outcome = match entry {
-                Ok(path) => fs::metadata(&path).map(|meta| (path.clone(), meta)).map_err(|error| (path, error)),
+                Ok(path) => fs::metadata(&path)
+                    .map(|meta| (path.clone(), meta))
+                    .map_err(|error| (path, error)),
                 Err(error) => Err((error.path().to_owned(), io::Error::other(error.to_string()))),
             };
             match outcome {
                 Ok((path, meta)) if meta.is_file() => {
-                    let known = found.iter().any(|(_, other)| (other.dev(), other.ino()) == (meta.dev(), meta.ino()));
+                    let known = found
+                        .iter()
+                        .any(|(_, other)| (other.dev(), other.ino()) == (meta.dev(), meta.ino()));
                     if !known {
                         found.push((path, meta));
                     }
@@ -223,16 +246,22 @@ impl Files {
             return;
         };
         for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-            let same_inode =
-                fs::metadata(&path).is_ok_and(|meta| (meta.dev(), meta.ino()) == (orphan.device, orphan.inode));
+            let same_inode = fs::metadata(&path)
+                .is_ok_and(|meta| (meta.dev(), meta.ino()) == (orphan.device, orphan.inode));
             if !same_inode {
                 continue;
             }
             let Ok(file) = File::open(&path) else {
                 continue;
             };
-            let same = file.metadata().and_then(|meta| is_same(orphan, &file, &meta)).unwrap_or(false);
-            let known = self.followed.iter().any(|other| (other.device, other.inode) == (orphan.device, orphan.inode));
+            let same = file
+                .metadata()
+                .and_then(|meta| is_same(orphan, &file, &meta))
+                .unwrap_or(false);
+            let known = self
+                .followed
+                .iter()
+                .any(|other| (other.device, other.inode) == (orphan.device, orphan.inode));
             if same && !known {
                 info!(path = %path.display(), offset = orphan.offset, "following a rotated file to its end");
                 let mut followed = Followed::resumed(file, orphan);
@@ -301,7 +330,9 @@ impl Followed {
 
     /// Nothing is left behind the position.
     fn is_read(&self) -> bool {
-        self.file.metadata().is_ok_and(|meta| meta.len() <= self.offset)
+        self.file
+            .metadata()
+            .is_ok_and(|meta| meta.len() <= self.offset)
     }
 
     /// Notices growth, truncation and other content. Answers whether its identity has changed and must be saved before reading on.
@@ -316,7 +347,12 @@ impl Followed {
         if shorter || prefix_hash(&self.file, self.prefix_bytes)? != self.prefix_hash {
             info!(path = %self.home.display(), "a followed file was truncated or replaced in place, reading it from its beginning");
             let anew = Self::new(&self.home, self.file.try_clone()?, &meta)?;
-            *self = Self { rotated: self.rotated, matched: self.matched, seen: Some(now), ..anew };
+            *self = Self {
+                rotated: self.rotated,
+                matched: self.matched,
+                seen: Some(now),
+                ..anew
+            };
             return Ok(true);
         }
         self.seen = Some(now);

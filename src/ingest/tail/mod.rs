@@ -70,7 +70,10 @@ pub enum Error {
 /// retried.
 pub async fn run(ingest: Ingest, options: Options, stop: CancellationToken) -> Result<(), Error> {
     let read_bytes = READ_BYTES.max(ingest.max_event_bytes() + 4096);
-    let (poll, mut files) = (options.poll, off_thread(move || Files::open(options, read_bytes)).await??);
+    let (poll, mut files) = (
+        options.poll,
+        off_thread(move || Files::open(options, read_bytes)).await??,
+    );
     while !stop.is_cancelled() {
         let known;
         (files, known) = off_thread(move || {
@@ -106,14 +109,22 @@ pub async fn run(ingest: Ingest, options: Options, stop: CancellationToken) -> R
     Ok(())
 }
 
-async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work).await.map_err(Error::Panicked)
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(Error::Panicked)
 }
 
 /// Stores the events of a piece, however long that takes. Answers whether they are durable; not so when told to stop before.
 async fn take(ingest: &Ingest, piece: &Piece, stop: &CancellationToken) -> bool {
     let now = WallMillis::now();
-    let from = Origin { account: None, region: None, peer: SOURCE_ADDRESS.to_owned() };
+    let from = Origin {
+        account: None,
+        region: None,
+        peer: SOURCE_ADDRESS.to_owned(),
+    };
     let rules = ingest.rules(&from, now);
     let mut ready = Vec::new();
     let mut refused = 0;
@@ -125,12 +136,18 @@ async fn take(ingest: &Ingest, piece: &Piece, stop: &CancellationToken) -> bool 
         }
     };
     if let Some(offset) = piece.too_long_at {
-        refuse(Code::EventTooLarge, offset, "the line is longer than an event may be");
+        refuse(
+            Code::EventTooLarge,
+            offset,
+            "the line is longer than an event may be",
+        );
     }
     for (offset, item) in lines(&piece.bytes, piece.offset) {
         match item.and_then(|(given, found)| check(given, &found, &rules)) {
             Ok(event) => {
-                ready.push(Ready::new(event, ingest.secret(), |given| derived_event_id(&piece.generation, offset, given)));
+                ready.push(Ready::new(event, ingest.secret(), |given| {
+                    derived_event_id(&piece.generation, offset, given)
+                }));
             }
             Err(refusal) => refuse(refusal.code, offset, &refusal.message),
         }
@@ -139,25 +156,36 @@ async fn take(ingest: &Ingest, piece: &Piece, stop: &CancellationToken) -> bool 
         warn!(path = %piece.path.display(), lines = refused - LOGGED, "more lines are no events and were stepped over");
     }
     let mut waiting = false;
-    loop {
-        let stamp = Stamp { accepted_at: now, source_address: SOURCE_ADDRESS };
-        match ingest.store(&ready, stamp).await {
-            Ok(_) => {
-                if waiting {
-                    info!(path = %piece.path.display(), "the journal takes events again, reading goes on");
-                }
-                return true;
-            }
-            Err(reason) if !waiting => {
-                waiting = true;
-                error!(path = %piece.path.display(), error = %reason, "cannot store events of a file, will retry until it works");
-            }
-            Err(_) => {}
+    let mut rest = ready.as_slice();
+    let mut part = rest.len();
+    while !rest.is_empty() {
+        let stamp = Stamp {
+            accepted_at: now,
+            source_address: SOURCE_ADDRESS,
+        };
+        let (first, behind) = rest.split_at(part.min(rest.len()));
+        let Err(reason) = ingest.store(first, stamp).await else {
+            rest = behind;
+            continue;
+        };
+        // A little may fit where much does not.
+        part = first.len().div_ceil(2);
+        if !waiting {
+            waiting = true;
+            error!(path = %piece.path.display(), error = %reason, "cannot store events of a file, will retry until it works");
         }
-        if ingest.is_stopping() || stop.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
+        let told_to_stop = stop
+            .run_until_cancelled(tokio::time::sleep(RETRY))
+            .await
+            .is_none();
+        if told_to_stop || ingest.is_stopping() {
             return false;
         }
     }
+    if waiting {
+        info!(path = %piece.path.display(), "the journal takes events again, reading goes on");
+    }
+    true
 }
 
 #[cfg(test)]

@@ -51,7 +51,10 @@ pub fn load(path: &Path) -> io::Result<Vec<Saved>> {
         return Ok(Vec::new());
     };
     match serde_json::from_slice::<Content>(&bytes) {
-        Ok(Content { version: VERSION, files }) => Ok(files),
+        Ok(Content {
+            version: VERSION,
+            files,
+        }) => Ok(files),
         _ => {
             warn!(path = %path.display(), "the positions of followed files are damaged and set aside, the files are read from their beginning");
             std::fs::rename(path, path.with_extension("json.damaged"))?;
@@ -61,6 +64,10 @@ pub fn load(path: &Path) -> io::Result<Vec<Saved>> {
 }
 
 pub fn save(path: &Path, files: Vec<Saved>) -> io::Result<()> {
-    let content = serde_json::to_vec_pretty(&Content { version: VERSION, files }).map_err(io::Error::other)?;
+    let content = serde_json::to_vec_pretty(&Content {
+        version: VERSION,
+        files,
+    })
+    .map_err(io::Error::other)?;
     snapshot::replace(path, &content)
 }

@@ -18,11 +18,15 @@ fn start_with(directory: &Path, knobs: Knobs) -> Run {
     let options = Options {
         paths: vec![directory.join("logs/audit*.ndjson").display().to_string()],
         state_file: directory.join("data/inputs.json"),
-        poll: Duration::from_millis(5),
+        poll: Duration::from_millis(20),
     };
     let stop = CancellationToken::new();
     let task = tokio::spawn(run(fixture.ingest.clone(), options, stop.clone()));
-    Run { fixture, stop, task }
+    Run {
+        fixture,
+        stop,
+        task,
+    }
 }
 
 fn start(directory: &Path) -> Run {
@@ -52,7 +56,13 @@ impl Run {
 }
 
 fn append(path: &Path, text: &str) {
-    OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
 }
 
 #[tokio::test]
@@ -60,14 +70,31 @@ async fn lines_are_taken_as_they_are_completed() {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("logs/audit.ndjson");
     let run = start(directory.path());
-    append(&log, &format!("{}\r\n\nnot json\n{}\n", event("A"), event("B")));
+    append(
+        &log,
+        &format!("{}\r\n\nnot json\n{}\n", event("A"), event("B")),
+    );
     run.until_stored(&["A", "B"]).await;
     let c = event("C");
     append(&log, &c[..20]);
     run.until_stored(&["A", "B"]).await;
-    append(&log, &format!("{}\n{{\"Records\":[{},{}]}}\n", &c[20..], event("D"), event("E")));
-    append(&directory.path().join("logs/audit-2.ndjson"), &format!("{}\n", event("F")));
-    append(&directory.path().join("logs/other.txt"), &format!("{}\n", event("G")));
+    append(
+        &log,
+        &format!(
+            "{}\n{{\"Records\":[{},{}]}}\n",
+            &c[20..],
+            event("D"),
+            event("E")
+        ),
+    );
+    append(
+        &directory.path().join("logs/audit-2.ndjson"),
+        &format!("{}\n", event("F")),
+    );
+    append(
+        &directory.path().join("logs/other.txt"),
+        &format!("{}\n", event("G")),
+    );
     run.until_stored(&["A", "B", "C", "D", "E", "F"]).await;
     assert_eq!(run.fixture.metrics.rejected(Code::InvalidJson), 1);
     run.stop().await;
@@ -103,7 +130,14 @@ async fn lines_read_again_after_a_crash_are_duplicates() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let before = fs::read(&state).unwrap();
-    append(&log, &format!("{}\n{}\n{{\"Records\":[{0},{0}]}}\n", anonymous("A"), event("B")));
+    append(
+        &log,
+        &format!(
+            "{}\n{}\n{{\"Records\":[{0},{0}]}}\n",
+            anonymous("A"),
+            event("B")
+        ),
+    );
     run.until_stored(&["A", "B", "A", "A"]).await;
     run.stop().await;
     fs::write(&state, before).unwrap();
@@ -128,7 +162,7 @@ async fn a_renamed_file_is_read_to_its_end_and_its_successor_from_the_beginning(
     // The writer still had it open, and ends without a newline.
     append(&rotated, &format!("{}\n{}", event("B"), event("LAST")));
     run.until_stored(&["A", "C", "B", "LAST"]).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
     let state = fs::read_to_string(directory.path().join("data/inputs.json")).unwrap();
     assert_eq!(state.matches("\"inode\"").count(), 1, "{state}");
     append(&log, &format!("{}\n", event("D")));
@@ -161,14 +195,20 @@ async fn a_truncated_file_is_read_from_its_beginning() {
     append(&log, &format!("{}\n{}\n", anonymous("A"), anonymous("B")));
     run.until_stored(&["A", "B"]).await;
     fs::copy(&log, directory.path().join("logs/audit.ndjson.1")).unwrap();
-    OpenOptions::new().write(true).open(&log).unwrap().set_len(0).unwrap();
+    OpenOptions::new()
+        .write(true)
+        .open(&log)
+        .unwrap()
+        .set_len(0)
+        .unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     append(&log, &format!("{}\n", anonymous("A")));
     run.until_stored(&["A", "B", "A"]).await;
     // Truncated and longer than before at the next look: the first bytes tell.
     let long: String = (0..5).map(|n| anonymous(&format!("C{n}")) + "\n").collect();
     fs::write(&log, long).unwrap();
-    run.until_stored(&["A", "B", "A", "C0", "C1", "C2", "C3", "C4"]).await;
+    run.until_stored(&["A", "B", "A", "C0", "C1", "C2", "C3", "C4"])
+        .await;
     run.stop().await;
 }
 
@@ -194,7 +234,14 @@ async fn a_full_journal_makes_it_wait_and_nothing_is_lost() {
     let log = directory.path().join("logs/audit.ndjson");
     fs::create_dir_all(directory.path().join("logs")).unwrap();
     fs::create_dir_all(directory.path().join("data")).unwrap();
-    let mut run = start_with(directory.path(), Knobs { max_bytes: 48 << 10, segment_bytes: 8 << 10, ..Knobs::default() });
+    let mut run = start_with(
+        directory.path(),
+        Knobs {
+            max_bytes: 72 << 10,
+            segment_bytes: 16 << 10,
+            ..Knobs::default()
+        },
+    );
     let mut seen = Vec::new();
     for n in 0..200 {
         append(&log, &format!("{}\n", event(&format!("E{n}"))));
@@ -203,7 +250,10 @@ async fn a_full_journal_makes_it_wait_and_nothing_is_lost() {
         }
     }
     tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(run.fixture.stored().len() < 200, "the journal is large enough for all, the test shows nothing");
+    assert!(
+        run.fixture.stored().len() < 200,
+        "the journal is large enough for all, the test shows nothing"
+    );
     // Space comes back bit by bit.
     for _ in 0..200 {
         for name in run.fixture.stored_names() {
@@ -228,7 +278,10 @@ async fn a_full_journal_makes_it_wait_and_nothing_is_lost() {
 async fn it_stops_promptly_even_while_waiting() {
     let directory = tempfile::tempdir().unwrap();
     let run = start(directory.path());
-    append(&directory.path().join("logs/audit.ndjson"), &format!("{}\n", event("A")));
+    append(
+        &directory.path().join("logs/audit.ndjson"),
+        &format!("{}\n", event("A")),
+    );
     run.until_stored(&["A"]).await;
     let began = std::time::Instant::now();
     run.stop().await;
@@ -243,7 +296,11 @@ async fn damaged_positions_are_set_aside() {
     append(&log, &format!("{}\n", event("A")));
     run.until_stored(&["A"]).await;
     run.stop().await;
-    fs::write(directory.path().join("data/inputs.json"), "{\"version\":1,\"fil").unwrap();
+    fs::write(
+        directory.path().join("data/inputs.json"),
+        "{\"version\":1,\"fil",
+    )
+    .unwrap();
     append(&log, &format!("{}\n", event("B")));
     let run = start(directory.path());
     run.until_stored(&["A", "B"]).await;
