@@ -46,7 +46,14 @@ def test_a_good_configuration_is_taken_up_on_sighup(daemon, rng):
     ensure_bucket(daemon.s3(), "second-logs")
     daemon.write_config(daemon.config | {"trails": [WHOLE_ORGANIZATION, second]})
     daemon.hang_up()
-    wait_until(lambda: "second" in daemon.metrics().by_trail("traild_events_routed_total"), 10, "the new trail's series")
+
+    def taken_up():
+        try:
+            return "second" in daemon.metrics().by_trail("traild_events_routed_total")
+        except OSError:  # the listeners are opened anew, so for a moment nobody is there
+            return False
+
+    wait_until(taken_up, 10, "the new trail's series")
     sent = events.make_many(rng, 5)
     daemon.send(sent)
     daemon.drain()
