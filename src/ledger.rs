@@ -13,14 +13,14 @@
 //! a batch has it; that, and the batches not yet settled, is all that a trail must remember. [`Entry::Checkpoint`] writes it
 //! down again at the head of the log, so that older segments can go.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::batch::{Positions, Sealed};
+use crate::batch::Positions;
 use crate::clock::WallMillis;
 use crate::event::{AccountId, Folder, Region};
 use crate::trail::Stream;
@@ -213,6 +213,22 @@ mod millis {
     }
 }
 
+/// Takes as many entries as one frame should hold, about 8 MiB, and one at least.
+pub fn take_frame(outbox: &mut VecDeque<Entry>) -> Vec<Entry> {
+    const LIMIT: usize = 8 << 20;
+    let mut bytes = 0;
+    let parted = outbox.iter().position(|entry| {
+        bytes += match entry {
+            Entry::Sealed(batch) | Entry::Carried(batch) => batch.weight(),
+            Entry::Settled(_) => 1024,
+            Entry::Checkpoint(checkpoint) => 100 * checkpoint.sealed_through.len() + 512,
+        };
+        bytes > LIMIT
+    });
+    let count = parted.map_or(outbox.len(), |first_left| first_left.max(1));
+    outbox.drain(..count).collect()
+}
+
 /// The frame that holds these entries, a line each.
 pub fn encode(entries: &[Entry]) -> Vec<u8> {
     let mut frame = Vec::new();
@@ -251,19 +267,15 @@ pub struct BatchId {
 }
 
 impl SealedBatch {
+    /// About as many bytes as it holds in memory: its list of positions, its key and bookkeeping.
+    pub fn weight(&self) -> usize {
+        self.positions.as_bytes().len() + 512
+    }
+
     pub fn id(&self) -> BatchId {
         BatchId {
             first: self.first,
             stream: self.stream.0,
-        }
-    }
-}
-
-impl From<&Sealed> for BatchId {
-    fn from(sealed: &Sealed) -> Self {
-        Self {
-            first: sealed.first,
-            stream: sealed.stream,
         }
     }
 }
@@ -324,9 +336,11 @@ impl TrailState {
             .is_some_and(|through| position <= *through)
     }
 
-    /// The entries that say all of this again, for the head of the log. Streams that end before the horizon are left out:
-    /// no event of theirs will be asked for.
+    /// The entries that say all of this again, for the head of the log. They add up, so they need not stand in one frame.
+    /// Streams that end before the horizon are left out: no event of theirs will be asked for.
     pub fn checkpoint(&mut self, trail: &str, horizon: Position) -> Vec<Entry> {
+        /// A hundred bytes each, far below what a frame takes.
+        const STREAMS_AN_ENTRY: usize = 10_000;
         self.horizon = self.horizon.max(horizon);
         self.sealed_through.retain(|_, through| *through >= horizon);
         let mut sealed_through: Vec<_> = self
@@ -338,16 +352,18 @@ impl TrailState {
             })
             .collect();
         sealed_through.sort_by_key(|entry| entry.position);
-        let checkpoint = Checkpoint {
-            trail: trail.to_owned(),
-            horizon: self.horizon,
-            sealed_through,
-            totals: self.totals,
+        let part = |sealed_through: &[SealedThrough]| {
+            Entry::Checkpoint(Checkpoint {
+                trail: trail.to_owned(),
+                horizon: self.horizon,
+                sealed_through: sealed_through.to_vec(),
+                totals: self.totals,
+            })
         };
-        let pending = self.pending.values().cloned().map(Entry::Carried);
-        std::iter::once(Entry::Checkpoint(checkpoint))
-            .chain(pending)
-            .collect()
+        let mut entries = vec![part(&[])];
+        entries.extend(sealed_through.chunks(STREAMS_AN_ENTRY).map(part));
+        entries.extend(self.pending.values().cloned().map(Entry::Carried));
+        entries
     }
 }
 

@@ -1,10 +1,11 @@
 //! `traild run`: the daemon, and what signals do to it.
 //!
 //! SIGTERM and SIGINT stop it in order. SIGHUP reads the configuration again: a bad one is told and refused, and the daemon goes on as it was; a
-//! good one takes effect by stopping and starting inside the process, which closes the doors for less than a second and loses
-//! nothing.
+//! good one takes effect by stopping and starting inside the process: the doors are closed for as long as a start takes, and nothing is
+//! lost.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -32,10 +33,12 @@ pub fn block_on(daemon: impl Future<Output = anyhow::Result<()>>) -> Result<(), 
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let outcome = runtime.block_on(daemon);
     runtime.shutdown_background();
-    outcome.map_err(|error| match error.downcast_ref().and_then(DaemonError::hint) {
-        Some(hint) => Failure::hinted(error, hint),
-        None => error.into(),
-    })
+    outcome.map_err(
+        |error| match error.downcast_ref().and_then(DaemonError::hint) {
+            Some(hint) => Failure::hinted(error, hint),
+            None => error.into(),
+        },
+    )
 }
 
 /// Signals that a daemon listens to.
@@ -105,7 +108,10 @@ async fn supervise(path: Option<&Path>, loaded: Loaded) -> anyhow::Result<()> {
         };
         systemd::reloading();
         daemon.stop().await;
-        daemon = restart(&mut config, next).await?;
+        daemon = tokio::select! {
+            started = restart(&mut config, next) => started?,
+            () = stop_asked(&mut signals) => return Ok(()),
+        };
     }
 }
 
@@ -156,9 +162,23 @@ async fn restart(config: &mut Config, next: Config) -> Result<Daemon, DaemonErro
         }
         Err(error) => {
             tracing::error!(error = %chain(&error), "cannot start with the new configuration, going back to the old one");
-            Daemon::start(config).await
+            start_again(config).await
         }
     }
+}
+
+/// What a start that failed has opened may take a moment to be closed again.
+async fn start_again(config: &Config) -> Result<Daemon, DaemonError> {
+    const TRIES: u32 = 20;
+    for _ in 1..TRIES {
+        match Daemon::start(config).await {
+            Err(DaemonError::Bind(_) | DaemonError::Locked(_)) => {
+                tokio::time::sleep(Duration::from_millis(250)).await;
+            }
+            outcome => return outcome,
+        }
+    }
+    Daemon::start(config).await
 }
 
 fn tell(loaded: &Loaded) {

@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::WallMillis;
 use crate::config::{Config, StorageKind};
 use crate::deliver::s3::{
-    Bucket, Encoding, LegError, OnStop, Options as LegOptions, Plan, S3Leg, Uploader,
+    Absent, Bucket, Encoding, LegError, OnStop, Options as LegOptions, Plan, S3Leg, Uploader,
 };
 use crate::deliver::view::{Leg, LegView};
 use crate::deliver::{self, gate::Gate};
@@ -46,7 +46,7 @@ use crate::server::{self, BindError, Limits, Listener};
 use crate::telemetry::metrics::Registry;
 use crate::telemetry::systemd;
 use crate::trail::Trail;
-use crate::wal::{self, DirLock, DiskReserve, RealDisk, Wal};
+use crate::wal::{self, DirLock, DiskReserve, Position, RealDisk, Wal};
 use crate::{aws, batch, snapshot, store};
 
 pub use trails::DEFAULT_TRAIL;
@@ -96,11 +96,17 @@ impl DaemonError {
                 std::io::ErrorKind::PermissionDenied => {
                     "let the user that traild runs as write there, or set data_dir to a directory of its own"
                 }
-                std::io::ErrorKind::StorageFull => "make room on that disk; nothing in data_dir is lost meanwhile",
+                std::io::ErrorKind::StorageFull => {
+                    "make room on that disk; nothing in data_dir is lost meanwhile"
+                }
                 _ => "set data_dir to a directory that traild can create and write",
             }),
-            Self::Locked(_) => Some("stop the other daemon, or give this one a data_dir of its own"),
-            Self::LogFailed { .. } => Some("look at the disk, then start traild again: it recovers by itself"),
+            Self::Locked(_) => {
+                Some("stop the other daemon, or give this one a data_dir of its own")
+            }
+            Self::LogFailed { .. } => {
+                Some("look at the disk, then start traild again: it recovers by itself")
+            }
             _ => None,
         }
     }
@@ -281,14 +287,20 @@ impl Daemon {
             mut replay,
             sidecars,
             window,
+            new_from,
         } = opened;
         let _ = journal_seen.set(journal.clone());
 
         if let Some(Listener::Tcp(listener)) = embedded {
             let directory = data_dir.join("buckets");
-            let store = tokio::task::spawn_blocking(|| store::Store::open(directory)).await??;
+            // Opening looks at every object; whoever connects meanwhile waits.
             rest.spawn(|stop| {
                 Box::pin(async move {
+                    let opening = tokio::task::spawn_blocking(|| store::Store::open(directory));
+                    let Some(store) = stop.run_until_cancelled(opening).await else {
+                        return Ok(());
+                    };
+                    let store = store??;
                     store::serve(store, listener, stop).await;
                     Ok(())
                 })
@@ -318,10 +330,12 @@ impl Daemon {
             let trail = Arc::new(trail);
             let name = trail.name.to_string();
             let arn = trail.arn();
-            let state = replay.remove(&arn).unwrap_or_else(|| {
-                tracing::info!(trail = name, "new trail, takes events from now on");
+            let remembered = replay.remove(&arn);
+            let is_known = remembered.is_some();
+            let state = remembered.unwrap_or_else(|| {
+                tracing::info!(trail = name, horizon = new_from.0, "new trail");
                 TrailState {
-                    horizon: journal.durable(),
+                    horizon: new_from,
                     ..TrailState::default()
                 }
             });
@@ -339,7 +353,10 @@ impl Daemon {
             let uploader = Uploader {
                 trail: trail.clone(),
                 bucket: Bucket::new(
-                    aws::s3_client(&sdk, config),
+                    match addresses.store {
+                        Some(address) => aws::embedded_client(config, address),
+                        None => aws::s3_client(&sdk, config),
+                    },
                     config.storage.kind == StorageKind::Embedded,
                 ),
                 journal: journal.clone(),
@@ -356,6 +373,8 @@ impl Daemon {
                 }
             };
             let options = LegOptions {
+                journal_bytes: config.journal.max_bytes / 2,
+                max_age: config.delivery.max_age,
                 held_bytes,
                 on_stop,
             };
@@ -367,6 +386,7 @@ impl Daemon {
                 Arc::new(uploader),
                 options,
                 wanted,
+                is_known,
             )
             .await
             .map_err(&leg_error)?;
@@ -374,12 +394,13 @@ impl Daemon {
             legs.spawn(|stop| Box::pin(async move { leg.run(stop).await.map_err(leg_error) }));
         }
         for (arn, state) in replay.rest() {
-            let batches = state.pending.len();
-            tracing::warn!(
-                arn,
-                batches,
-                "ledger knows a trail that is not configured; it delivers nothing until it is"
-            );
+            let wanted = checkpoint_wanted.subscribe();
+            if let Some(absent) = Absent::new(arn.clone(), state, &journal, ledger.clone(), wanted)
+            {
+                progress.push(absent.watch_progress());
+                let failed = move |source| DaemonError::Leg { trail: arn, source };
+                legs.spawn(|stop| Box::pin(async move { absent.run(stop).await.map_err(failed) }));
+            }
         }
         let trail_views = Arc::new(trail_views);
         let _ = views.set(trail_views.clone());
@@ -531,6 +552,8 @@ fn illness(journal: &Wal) -> Option<String> {
 /// The two logs, replayed.
 struct Logs {
     identity: [u8; 16],
+    /// Where a trail begins that the ledger does not know.
+    new_from: Position,
     journal: Wal,
     ledger: Wal,
     replay: Replay,
@@ -568,6 +591,10 @@ impl Logs {
             source,
         })?;
         tracing::info!(?recovery, "ledger is open");
+        let is_whole = recovery.frames > 0
+            && recovery.damaged_ranges == 0
+            && recovery.missing_bytes == 0
+            && replay.undecodable() == 0;
 
         let window_events = config.ingest.dedup_window;
         let (sidecars, mut window) = Sidecars::open(data_dir, window_events).map_err(unusable)?;
@@ -590,8 +617,16 @@ impl Logs {
             source,
         })?;
         tracing::info!(?recovery, "journal is open");
+        // A trail that a whole ledger does not know is new. A ledger that is lost or damaged may have forgotten it: then all
+        // that the journal holds is delivered, rather twice than never.
+        let new_from = if is_whole {
+            journal.durable()
+        } else {
+            journal.start()
+        };
         Ok(Self {
             identity,
+            new_from,
             journal,
             ledger,
             replay,
@@ -613,10 +648,16 @@ fn disk_reserve(config: &Config) -> u64 {
 
 fn make_private_dir(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
+    let is_new = !path.exists();
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
-        .create(path)
+        .create(path)?;
+    match path.canonicalize()?.parent() {
+        // Its entry must be durable, too.
+        Some(parent) if is_new => std::fs::File::open(parent)?.sync_all(),
+        _ => Ok(()),
+    }
 }
 
 /// The identity of this `data_dir`, made on its first use.

@@ -173,8 +173,9 @@ fn not_utf8(at: usize) -> Refusal {
 
 /// Judges an event whose bytes `scan` has walked. `given` ends with the event.
 pub fn check<'a>(given: &'a [u8], found: &Scanned, rules: &Rules) -> Result<Checked<'a>, Refusal> {
-    if let Err(error) = std::str::from_utf8(given) {
-        return Err(not_utf8(error.valid_up_to()));
+    if simdutf8::basic::from_utf8(given).is_err() {
+        let valid = std::str::from_utf8(given).map_or_else(|error| error.valid_up_to(), str::len);
+        return Err(not_utf8(valid));
     }
     let event = Event { given, found };
     event.judge(rules).map_err(|(code, message)| {

@@ -99,7 +99,12 @@ impl Fixture {
 
     /// Keeps fingerprints and deletes every segment that can go.
     pub fn trim_all(&mut self) -> usize {
-        self.sidecars.trim(&self.wal, Position(u64::MAX)).unwrap()
+        self.trim(Position(u64::MAX))
+    }
+
+    /// The same for segments that end at or before `below`.
+    pub fn trim(&mut self, below: Position) -> usize {
+        self.sidecars.trim(&self.wal, below).unwrap()
     }
 }
 

@@ -45,6 +45,11 @@ impl Tail {
         self.next
     }
 
+    /// Bytes that are durable and were not handed over.
+    pub fn behind(&self) -> u64 {
+        self.durable.borrow().0.saturating_sub(self.next.0)
+    }
+
     /// Whether everything durable was handed over.
     pub fn is_at_end(&self) -> bool {
         self.next >= *self.durable.borrow()
@@ -126,7 +131,10 @@ mod tests {
         }
         assert_eq!(seen, [b"one"]);
         let nothing = tokio::time::timeout(Duration::from_millis(50), tail.next()).await;
-        assert!(nothing.is_err(), "there is nothing to read, and no spinning");
+        assert!(
+            nothing.is_err(),
+            "there is nothing to read, and no spinning"
+        );
 
         append(&journal, b"two").await;
         let chunk = tail.next().await.unwrap();

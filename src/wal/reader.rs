@@ -18,11 +18,11 @@ use super::{FrameError, Position, ReadError};
 /// Files a reader keeps open.
 const OPEN_FILES: usize = 16;
 /// Frames with less than this between their starts are read together.
-const COALESCE_BYTES: u64 = 16 << 10;
+const COALESCE_BYTES: u64 = 4 << 10;
 /// The most that is read together.
 const READ_BYTES: u64 = 1 << 20;
 /// What is read behind the start of the last frame of a group, in the hope that it ends there.
-const FRAME_GUESS_BYTES: u64 = 4 << 10;
+const FRAME_GUESS_BYTES: u64 = 2 << 10;
 
 /// Reads what is durable. Blocking file I/O: use it off the async threads. Cheap to make; each keeps its own open files.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use super::plan::{Now, Plan, Taken};
 use super::upload::{Outcome, Uploader};
 use crate::clock::{self, Monotonic};
 use crate::deliver::view::JOURNAL_DAMAGED;
-use crate::ledger::{self, Entry, SealedBatch, Settled};
+use crate::ledger::{self, BatchId, Entry, Settled};
 use crate::pump::{Tail, TailError};
 use crate::wal::{AppendError, Batch, Chunk, Position, Wal};
 
@@ -54,32 +54,41 @@ pub struct Progress {
 pub struct Options {
     /// Bytes of memory that events taken and not settled may hold.
     pub held_bytes: usize,
+    /// Bytes of the journal above which open batches are cut before they are due, so that it can be trimmed.
+    pub journal_bytes: u64,
+    /// How often batches are cut by age while the leg is far behind.
+    pub max_age: Duration,
     pub on_stop: OnStop,
 }
 
-type Written = Result<(Vec<Entry>, Range<Position>), AppendError>;
+pub(super) type Written = Result<(Vec<Entry>, Range<Position>), AppendError>;
 
 /// The S3 leg of one trail.
 pub struct S3Leg {
     plan: Plan,
     tail: Tail,
+    journal: Wal,
     ledger: Wal,
     uploader: Arc<Uploader>,
     options: Options,
     /// Sealed durably, waiting for one of the parallel uploads.
-    ready: VecDeque<SealedBatch>,
+    ready: VecDeque<BatchId>,
     uploads: JoinSet<Outcome>,
     /// Entries on their way to the ledger. One write at a time keeps them in order.
     writing: Option<Pin<Box<dyn Future<Output = Written> + Send>>>,
     /// A checkpoint is asked for by each change of this.
     checkpoint_wanted: watch::Receiver<u64>,
     checkpoint_due: bool,
+    /// Where the checkpoint begins that is being written, in parts.
+    checkpoint_start: Option<Position>,
+    /// When batches were last cut by age.
+    cut_at: Instant,
     progress: watch::Sender<Progress>,
 }
 
 impl S3Leg {
     /// A leg that goes on from what its plan remembers. When this returns, the ledger knows the trail, so that no event accepted from then on
-    /// can be missed.
+    /// can be missed; for a trail that it knew before (`is_known`), nothing has to be written for that.
     pub async fn open(
         mut plan: Plan,
         journal: &Wal,
@@ -87,6 +96,7 @@ impl S3Leg {
         uploader: Arc<Uploader>,
         options: Options,
         checkpoint_wanted: watch::Receiver<u64>,
+        is_known: bool,
     ) -> Result<Self, LegError> {
         let view = &uploader.view;
         let state = plan.state();
@@ -98,16 +108,21 @@ impl S3Leg {
         view.routed(totals.events + totals.lost + pending.sum::<u64>());
         view.delivered(totals.events, totals.objects, totals.object_bytes);
         view.dead_lettered(JOURNAL_DAMAGED, totals.lost);
-        let ready = state.pending.values().cloned().collect();
+        let ready = state.pending.keys().copied().collect();
 
         plan.checkpoint();
-        let (_, range) = write(ledger.clone(), plan.take_outbox()).await?;
+        if !is_known {
+            while plan.has_outbox() {
+                write(ledger.clone(), plan.take_outbox()).await?;
+            }
+        }
         let progress = Progress {
             journal: plan.horizon(),
-            ledger: range.start,
+            ledger: ledger.start(),
         };
         Ok(Self {
             tail: Tail::new(journal, plan.next()),
+            journal: journal.clone(),
             plan,
             ledger,
             uploader,
@@ -117,6 +132,8 @@ impl S3Leg {
             writing: None,
             checkpoint_wanted,
             checkpoint_due: false,
+            checkpoint_start: None,
+            cut_at: Instant::now(),
             progress: watch::Sender::new(progress),
         })
     }
@@ -141,7 +158,7 @@ impl S3Leg {
             if stopping && self.is_drained() {
                 return Ok(());
             }
-            let due = self.plan.next_due();
+            let due = self.next_cut();
             let has_room = self.has_room();
             tokio::select! {
                 biased; // outcomes before new work, so that a flood of it starves nothing
@@ -170,7 +187,10 @@ impl S3Leg {
                     Outcome::KeyTaken(batch) => self.plan.rekey(batch),
                 },
                 Ok(()) = self.checkpoint_wanted.changed() => self.checkpoint_due = true,
-                () = sleep_until(due) => self.plan.cut_due(Now::read()),
+                () = sleep_until(due) => {
+                    self.cut_at = Instant::now();
+                    self.plan.cut_due(Now::read());
+                }
                 chunk = self.tail.next(), if has_room => self.take(&chunk?),
             }
         }
@@ -202,14 +222,30 @@ impl S3Leg {
         self.plan.held_bytes() < self.options.held_bytes
     }
 
-    /// When all that a full leg holds is in open batches, it cuts the longest ones, so that there is something to deliver.
+    /// When all that a full leg holds is in open batches, it cuts the longest ones, so that there is something to deliver; when the journal is
+    /// filling up, the oldest ones, so that it can be trimmed.
     fn make_room(&mut self) {
-        if !self.has_room() && self.plan.state().pending.is_empty() {
-            let now = Now::read();
-            for _ in 0..PARALLEL_UPLOADS {
-                self.plan.cut_longest(now);
-            }
+        if !self.plan.state().pending.is_empty() || !self.plan.has_open() {
+            return;
         }
+        let now = Now::read();
+        if !self.has_room() {
+            (0..PARALLEL_UPLOADS).for_each(|_| self.plan.cut_longest(now));
+        } else if self.journal.bytes() > self.options.journal_bytes {
+            (0..PARALLEL_UPLOADS).for_each(|_| self.plan.cut_oldest(now));
+        }
+    }
+
+    /// When batches are cut by age. After an outage all that is read is old at once; cut as it comes, it would make a file of every few
+    /// events. So while the leg is far behind, it gathers first, and cuts once in `max_age`.
+    fn next_cut(&self) -> Option<Monotonic> {
+        const FAR_BEHIND: u64 = 8 << 20;
+        let due = self.plan.next_due()?;
+        if self.tail.behind() < FAR_BEHIND || !self.has_room() {
+            return Some(due);
+        }
+        let pause = self.options.max_age.saturating_sub(self.cut_at.elapsed());
+        Some(due.max(clock::monotonic() + pause))
     }
 
     fn start_writing(&mut self) {
@@ -229,17 +265,25 @@ impl S3Leg {
     fn written(&mut self, entries: Vec<Entry>, start: Position) {
         for entry in entries {
             match entry {
-                Entry::Sealed(batch) => self.ready.push_back(batch),
+                Entry::Sealed(batch) => self.ready.push_back(batch.id()),
                 Entry::Settled(settled) => {
                     self.tell(&settled);
                     self.plan.settle(settled);
                 }
                 Entry::Carried(_) => {}
-                // A checkpoint comes first in its write: nothing before `start` is needed any more.
-                Entry::Checkpoint(_) => self
-                    .progress
-                    .send_modify(|progress| progress.ledger = start),
+                // The first of a checkpoint's entries comes first in its write.
+                Entry::Checkpoint(checkpoint) if checkpoint.sealed_through.is_empty() => {
+                    self.checkpoint_start = Some(start);
+                }
+                Entry::Checkpoint(_) => {}
             }
+        }
+        if !self.plan.has_checkpoint_left()
+            && let Some(start) = self.checkpoint_start.take()
+        {
+            // All of it is durable: nothing before it is needed any more.
+            self.progress
+                .send_modify(|progress| progress.ledger = start);
         }
     }
 
@@ -257,8 +301,11 @@ impl S3Leg {
 
     fn start_uploads(&mut self) {
         while self.uploads.len() < PARALLEL_UPLOADS {
-            let Some(batch) = self.ready.pop_front() else {
+            let Some(id) = self.ready.pop_front() else {
                 break;
+            };
+            let Some(batch) = self.plan.state().pending.get(&id).cloned() else {
+                continue;
             };
             let uploader = self.uploader.clone();
             self.uploads
@@ -307,7 +354,7 @@ async fn optional<F: Future + Unpin>(future: &mut Option<F>) -> Option<F::Output
 
 /// Writes entries to the ledger, in one go. A full disk is waited for: to go on with later entries would leave a hole in what the
 /// ledger says of a stream, and its events would be lost.
-async fn write(log: Wal, entries: Vec<Entry>) -> Written {
+pub(super) async fn write(log: Wal, entries: Vec<Entry>) -> Written {
     loop {
         let mut batch = Batch::new();
         batch.push(&ledger::encode(&entries));

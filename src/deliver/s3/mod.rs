@@ -10,8 +10,10 @@
 //!
 //! - [`plan`] decides: what is taken, cut, pending, settled. Pure.
 //! - [`leg`] carries it out: one task a trail, the only writer of its ledger entries.
+//! - [`absent`] remembers a trail that is not configured any more.
 //! - [`upload`] brings one batch to the bucket, however long it takes.
 
+pub mod absent;
 pub mod leg;
 pub mod plan;
 pub mod upload;
@@ -19,6 +21,7 @@ pub mod upload;
 #[cfg(test)]
 mod simulation;
 
+pub use absent::Absent;
 pub use leg::{LegError, OnStop, Options, Progress, S3Leg};
 pub use plan::Plan;
 pub use upload::{Bucket, Encoding, Uploader};

@@ -7,7 +7,7 @@ use crate::batch::{Batches, Limits, Sealed};
 use crate::clock::{Monotonic, WallMillis};
 use crate::event::Record;
 use crate::event::record::RecordError;
-use crate::ledger::{Entry, SealedBatch, Settled, StreamName, TrailState};
+use crate::ledger::{self, Entry, SealedBatch, Settled, StreamName, TrailState};
 use crate::logfile::key;
 use crate::trail::{Stream, Trail};
 use crate::wal::Position;
@@ -74,7 +74,7 @@ pub struct Plan {
 impl Plan {
     /// A leg that goes on from what the ledger remembers. It wants the journal from [`next`](Self::next) on.
     pub fn new(trail: Arc<Trail>, journal: [u8; 16], limits: Limits, state: TrailState) -> Self {
-        let pending_bytes = state.pending.values().map(weight).sum();
+        let pending_bytes = state.pending.values().map(SealedBatch::weight).sum();
         Self {
             arn: trail.arn(),
             trail,
@@ -140,6 +140,13 @@ impl Plan {
         }
     }
 
+    /// Cuts the oldest batch, so that the journal can be trimmed.
+    pub fn cut_oldest(&mut self, now: Now) {
+        if let Some(sealed) = self.batches.seal_oldest() {
+            self.seal(sealed, now);
+        }
+    }
+
     /// Cuts the longest batch, to make room.
     pub fn cut_longest(&mut self, now: Now) {
         if let Some(sealed) = self.batches.seal_longest() {
@@ -171,9 +178,10 @@ impl Plan {
         self.announce(batch);
     }
 
-    /// The key of `batch` belongs to something else: it gets another one.
+    /// The key of `batch` belongs to something else, or to a bucket that the trail has left: it gets another one.
     pub fn rekey(&mut self, mut batch: SealedBatch) {
         batch.attempt += 1;
+        batch.bucket.clone_from(&self.trail.bucket);
         self.announce(batch);
     }
 
@@ -187,7 +195,7 @@ impl Plan {
         };
         batch.key = key::of(&self.trail, &batch.stream.0, batch.sealed_at, identity);
         if batch.attempt == 0 {
-            self.pending_bytes += weight(&batch);
+            self.pending_bytes += batch.weight();
         }
         let entry = Entry::Sealed(batch);
         self.state.apply(entry.clone());
@@ -202,29 +210,21 @@ impl Plan {
     /// `settled` is durable: its batch is forgotten.
     pub fn settle(&mut self, settled: Settled) {
         if let Some(batch) = self.state.pending.get(&settled.id()) {
-            self.pending_bytes -= weight(batch);
+            self.pending_bytes -= batch.weight();
         }
         self.state.apply(Entry::Settled(settled));
     }
 
     /// The entries to write next, in order and together. They must be durable before those of the next call are written.
-    /// About 8 MiB of them, but a checkpoint and what it carries over are never parted.
     pub fn take_outbox(&mut self) -> Vec<Entry> {
-        const LIMIT: usize = 8 << 20;
-        let mut bytes = 0;
-        let parted = self.outbox.iter().position(|entry| {
-            let (weight, is_parting) = match entry {
-                Entry::Sealed(batch) => (weight(batch), true),
-                Entry::Settled(_) => (1024, true),
-                Entry::Carried(batch) => (weight(batch), false),
-                Entry::Checkpoint(_) => (0, false),
-            };
-            bytes += weight;
-            bytes > LIMIT && is_parting
-        });
-        // One entry at least: the first may be heavier than the limit on its own.
-        let count = parted.map_or(self.outbox.len(), |first_left| first_left.max(1));
-        self.outbox.drain(..count).collect()
+        ledger::take_frame(&mut self.outbox)
+    }
+
+    /// Whether parts of a checkpoint are still to be written.
+    pub fn has_checkpoint_left(&self) -> bool {
+        let is_part = |entry: &Entry| matches!(entry, Entry::Checkpoint(_) | Entry::Carried(_));
+        // They were put before everything else.
+        self.outbox.front().is_some_and(is_part)
     }
 
     pub fn has_outbox(&self) -> bool {
@@ -272,7 +272,138 @@ impl Plan {
     }
 }
 
-/// Bytes a pending batch holds: its list of positions, its key and bookkeeping.
-fn weight(batch: &SealedBatch) -> usize {
-    batch.positions.as_bytes().len() + 512
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Meta;
+    use crate::trail::tests::{event, trail};
+    use crate::wal::MAX_PAYLOAD_BYTES;
+    use std::time::Duration;
+
+    const NOW: Now = Now {
+        wall: WallMillis(1_700_000_100_000),
+        monotonic: Duration::from_secs(1_000_000),
+    };
+
+    fn plan() -> Plan {
+        let limits = Limits {
+            max_age: Duration::from_secs(60),
+            max_bytes: 1 << 20,
+        };
+        Plan::new(Arc::new(trail()), [1; 16], limits, TrailState::default())
+    }
+
+    fn record(meta: &Meta) -> Vec<u8> {
+        let mut record = Vec::new();
+        meta.encode(&mut record);
+        record.extend_from_slice(b"{}");
+        record
+    }
+
+    fn drain(plan: &mut Plan) -> Vec<Vec<Entry>> {
+        std::iter::from_fn(|| plan.has_outbox().then(|| plan.take_outbox())).collect()
+    }
+
+    #[test]
+    fn the_horizon_is_the_lowest_position_that_is_not_settled() {
+        let mut plan = plan();
+        let [here, there] = ["us-east-1", "eu-west-1"].map(|region| event("111122223333", region));
+        assert_eq!(plan.take(Position(100), &record(&here), NOW), Taken::Routed);
+        assert_eq!(
+            plan.take(Position(200), &record(&there), NOW),
+            Taken::Routed
+        );
+        let foreign = event("999988887777", "us-east-1");
+        assert_eq!(
+            plan.take(Position(300), &record(&foreign), NOW),
+            Taken::Passed
+        );
+        plan.advance(Position(400));
+        assert_eq!(plan.horizon(), Position(100));
+        plan.cut_all(NOW);
+        assert_eq!(plan.horizon(), Position(100), "sealed is not settled");
+        let batches: Vec<_> = plan.state().pending.values().cloned().collect();
+        for (batch, horizon) in batches.into_iter().zip([200, 400]) {
+            plan.settle(Settled {
+                trail: batch.trail,
+                stream: batch.stream,
+                first: batch.first,
+                object: None,
+                lost: 0,
+                settled_at: NOW.wall,
+            });
+            assert_eq!(plan.horizon(), Position(horizon));
+        }
+        assert_eq!(plan.held_bytes(), 0);
+    }
+
+    #[test]
+    fn an_event_that_a_batch_has_is_not_taken_again_after_a_restart() {
+        let mut before = plan();
+        let meta = event("111122223333", "us-east-1");
+        before.take(Position(100), &record(&meta), NOW);
+        before.cut_all(NOW);
+        before.take(Position(200), &record(&meta), NOW);
+        let mut state = TrailState::default();
+        drain(&mut before)
+            .into_iter()
+            .flatten()
+            .for_each(|entry| state.apply(entry));
+        let limits = Limits {
+            max_age: Duration::from_secs(60),
+            max_bytes: 1 << 20,
+        };
+        let mut after = Plan::new(Arc::new(trail()), [1; 16], limits, state);
+        assert_eq!(
+            after.take(Position(100), &record(&meta), NOW),
+            Taken::Passed
+        );
+        assert_eq!(
+            after.take(Position(200), &record(&meta), NOW),
+            Taken::Routed
+        );
+    }
+
+    #[test]
+    fn a_batch_is_as_old_as_its_oldest_event_also_when_the_clock_was_set_back() {
+        let mut plan = plan();
+        let accepted = |seconds: i64| {
+            let accepted_at = WallMillis(NOW.wall.0 + seconds * 1000);
+            record(&Meta {
+                accepted_at,
+                ..event("111122223333", "us-east-1")
+            })
+        };
+        plan.take(Position(100), &accepted(-20), NOW);
+        assert_eq!(
+            plan.next_due(),
+            Some(NOW.monotonic + Duration::from_secs(40))
+        );
+        plan.cut_all(NOW);
+        plan.take(Position(200), &accepted(3600), NOW);
+        assert_eq!(
+            plan.next_due(),
+            Some(NOW.monotonic + Duration::from_secs(60))
+        );
+    }
+
+    /// A client may invent as many regions as it likes; the ledger must take what is remembered of them.
+    #[test]
+    fn three_hundred_thousand_streams_fit_the_frames_of_the_ledger() {
+        let mut plan = plan();
+        for n in 0..300_000u64 {
+            let meta = event("111122223333", &format!("region-{n}"));
+            plan.take(Position(100 + n), &record(&meta), NOW);
+        }
+        plan.cut_all(NOW);
+        drain(&mut plan);
+        plan.checkpoint();
+        let mut state = TrailState::default();
+        for entries in drain(&mut plan) {
+            let frame = ledger::encode(&entries);
+            assert!(frame.len() < MAX_PAYLOAD_BYTES, "{}", frame.len());
+            ledger::decode(&frame).for_each(|entry| state.apply(entry.unwrap()));
+        }
+        assert_eq!(state, *plan.state());
+    }
 }

@@ -4,11 +4,13 @@
 //! objects, the first record, and the commands that read it with the unmodified AWS CLI. What it says of deliveries it reads
 //! back from the bucket.
 
+mod events;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::Read as _;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -17,7 +19,11 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy;
 use hyper_util::rt::TokioExecutor;
+use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
+
+use events::{Event, Records};
 
 use super::Failure;
 use super::run::{Asked, Signals, block_on};
@@ -64,19 +70,19 @@ async fn demonstrate(options: Arguments) -> anyhow::Result<()> {
         config.data_dir = data_dir.clone();
     }
     let events = match &options.events {
-        Some(path) => read_events(path)?,
-        None => samples(SAMPLES, config.account_id.as_str()),
+        Some(path) => events::read(path)?,
+        None => events::samples(SAMPLES, config.account_id.as_str()),
     };
-    if events.is_empty() {
-        bail!("there are no events to send");
-    }
     cover_accounts(&mut config, &events);
 
     let mut daemon = Daemon::start(&config).await?;
     let outcome = tokio::select! {
         outcome = show(daemon.addresses(), &config, &options, &events) => outcome,
         error = daemon.failed() => Err(error.into()),
-        () = stop_asked(&mut signals) => Ok(()),
+        () = stop_asked(&mut signals) => match options.once {
+            true => Err(anyhow::anyhow!("interrupted before everything was delivered")),
+            false => Ok(()),
+        },
     };
     if outcome.is_ok() && !options.once {
         eprintln!(
@@ -99,9 +105,12 @@ async fn stop_asked(signals: &mut Signals) {
 }
 
 /// The default trail takes the home account. Events of other accounts need one that takes them all.
-fn cover_accounts(config: &mut Config, events: &[Value]) {
+fn cover_accounts(config: &mut Config, events: &[Event]) {
     let home = config.account_id.as_str();
-    let foreign = |event: &Value| account_of(event).is_some_and(|account| account != home);
+    let foreign = |event: &Event| {
+        let account = event.account.as_deref();
+        account.is_some_and(|account| account != home)
+    };
     if !events.iter().any(foreign) {
         return;
     }
@@ -124,21 +133,12 @@ fn cover_accounts(config: &mut Config, events: &[Value]) {
     }];
 }
 
-fn account_of(event: &Value) -> Option<&str> {
-    let recipient = event.get("recipientAccountId").and_then(Value::as_str);
-    recipient.or_else(|| {
-        event
-            .pointer("/userIdentity/accountId")
-            .and_then(Value::as_str)
-    })
-}
-
 /// Sends, waits, prints.
 async fn show(
     addresses: Addresses,
     config: &Config,
     options: &Arguments,
-    events: &[Value],
+    events: &[Event],
 ) -> anyhow::Result<()> {
     let store = addresses
         .store
@@ -164,14 +164,10 @@ async fn show(
         "{}",
         report(&objects, &accepted, store, config, options.once)?
     );
-    let delivered: Vec<_> = objects.values().flatten().collect();
+    let delivered: BTreeSet<&str> = ids(&objects).collect();
     let missing = accepted
         .iter()
-        .filter(|id| {
-            !delivered
-                .iter()
-                .any(|event| event_id(event) == Some(id.as_str()))
-        })
+        .filter(|id| !delivered.contains(id.as_str()))
         .count();
     let doubled = doubled(&objects, &accepted);
     if missing > 0 || doubled > 0 {
@@ -180,9 +176,16 @@ async fn show(
             accepted.len()
         );
     }
+    if accepted.len() < events.len() {
+        bail!(
+            "{} of {} events were refused",
+            events.len() - accepted.len(),
+            events.len()
+        );
+    }
     eprintln!(
-        "\nall {} accepted events are delivered, each in exactly one object",
-        accepted.len()
+        "\nall {} events are delivered, each in exactly one object",
+        events.len()
     );
     Ok(())
 }
@@ -190,7 +193,7 @@ async fn show(
 /// The accepted eventIDs.
 async fn send(
     api: SocketAddr,
-    events: &[Value],
+    events: &[Event],
     rate: Option<u32>,
 ) -> anyhow::Result<BTreeSet<String>> {
     let client: legacy::Client<_, Full<Bytes>> =
@@ -200,7 +203,7 @@ async fn send(
     for chunk in events.chunks(batch) {
         let mut body = Vec::new();
         for event in chunk {
-            serde_json::to_writer(&mut body, event)?;
+            serde_json::to_writer(&mut body, &event.json)?;
             body.push(b'\n');
         }
         let request = http::Request::post(format!("http://{}/v1/events", aws::reachable(api)))
@@ -237,10 +240,7 @@ async fn send(
             .iter()
             .enumerate()
             .filter(|(index, _)| !refused.contains(&(*index as u64)));
-        ids.extend(
-            kept.filter_map(|(_, event)| event_id(event))
-                .map(str::to_owned),
-        );
+        ids.extend(kept.map(|(_, event)| event.id.clone()));
         if let Some(rate) = rate {
             tokio::time::sleep(Duration::from_secs_f64(
                 chunk.len() as f64 / f64::from(rate.max(1)),
@@ -251,11 +251,19 @@ async fn send(
     Ok(ids)
 }
 
-fn event_id(event: &Value) -> Option<&str> {
-    event.get("eventID").and_then(Value::as_str)
+#[derive(Deserialize)]
+struct Identified {
+    #[serde(rename = "eventID")]
+    event_id: String,
 }
 
-type Objects = BTreeMap<String, Vec<Value>>;
+fn event_id(record: &RawValue) -> Option<String> {
+    let identified: Identified = serde_json::from_str(record.get()).ok()?;
+    Some(identified.event_id)
+}
+
+/// The records of each object, with their eventIDs.
+type Objects = BTreeMap<String, Vec<(String, Box<RawValue>)>>;
 
 /// Reads the bucket until it holds all of `wanted`, or patience is over.
 async fn wait_for(client: &Client, wanted: &BTreeSet<String>) -> anyhow::Result<Objects> {
@@ -263,7 +271,7 @@ async fn wait_for(client: &Client, wanted: &BTreeSet<String>) -> anyhow::Result<
     let mut objects = Objects::new();
     loop {
         read_bucket(client, &mut objects).await?;
-        let seen: BTreeSet<&str> = objects.values().flatten().filter_map(event_id).collect();
+        let seen: BTreeSet<&str> = ids(&objects).collect();
         if wanted.iter().all(|id| seen.contains(id.as_str()))
             || tokio::time::Instant::now() > deadline
         {
@@ -310,22 +318,24 @@ async fn read_bucket(client: &Client, objects: &mut Objects) -> anyhow::Result<(
             flate2::bufread::GzDecoder::new(&*gzip)
                 .read_to_string(&mut text)
                 .context("object is not gzip")?;
-            let mut file: Value = serde_json::from_str(&text).context("object is not JSON")?;
-            let records = file["Records"].take();
-            let Value::Array(records) = records else {
-                bail!("object {key} has no Records")
-            };
-            objects.insert(key.to_owned(), records);
+            let file: Records = serde_json::from_str(&text).context("object is no log file")?;
+            let records = file.records.into_iter();
+            let identified = records.map(|record| (event_id(&record).unwrap_or_default(), record));
+            objects.insert(key.to_owned(), identified.collect());
         }
     }
     Ok(())
 }
 
+fn ids(objects: &Objects) -> impl Iterator<Item = &str> {
+    objects.values().flatten().map(|(id, _)| id.as_str())
+}
+
 /// How many of `wanted` are there more than once.
 fn doubled(objects: &Objects, wanted: &BTreeSet<String>) -> usize {
     let mut seen = BTreeSet::new();
-    let ids = objects.values().flatten().filter_map(event_id);
-    ids.filter(|id| !seen.insert(*id))
+    ids(objects)
+        .filter(|id| !seen.insert(*id))
         .filter(|id| wanted.contains(*id))
         .count()
 }
@@ -340,11 +350,7 @@ fn report(
     let bucket = DEFAULT_TRAIL.1;
     let new: Vec<_> = objects
         .iter()
-        .filter(|(_, events)| {
-            events
-                .iter()
-                .any(|event| event_id(event).is_some_and(|id| accepted.contains(id)))
-        })
+        .filter(|(_, events)| events.iter().any(|(id, _)| accepted.contains(id)))
         .collect();
     let mut text = String::new();
     writeln!(text, "\ndelivered objects:")?;
@@ -354,12 +360,8 @@ fn report(
     let Some((key, events)) = new.first() else {
         return Ok(text);
     };
-    if let Some(first) = events.first() {
-        writeln!(
-            text,
-            "\nfirst record:\n{}",
-            serde_json::to_string_pretty(first)?
-        )?;
+    if let Some((_, first)) = events.first() {
+        writeln!(text, "\nfirst record:\n{first}")?;
     }
     if once {
         let data_dir = shell_quoted(&config.data_dir.display().to_string());
@@ -369,23 +371,13 @@ fn report(
         )?;
         writeln!(text, "  TRAILD__DATA_DIR={data_dir} traild run &")?;
     }
-    writeln!(
-        text,
-        "\nread them with the AWS CLI (any credentials will do):"
-    )?;
-    writeln!(
-        text,
-        "  export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_DEFAULT_REGION={}",
+    let options = format!(
+        "--no-sign-request --region {} --endpoint-url http://{store}",
         config.region
-    )?;
-    writeln!(
-        text,
-        "  aws --endpoint-url http://{store} s3 ls --recursive s3://{bucket}/"
-    )?;
-    writeln!(
-        text,
-        "  aws --endpoint-url http://{store} s3 cp s3://{bucket}/{key} - | gunzip"
-    )?;
+    );
+    writeln!(text, "\nlist and read them with the AWS CLI:")?;
+    writeln!(text, "  aws s3 ls {options} --recursive s3://{bucket}/")?;
+    writeln!(text, "  aws s3 cp {options} s3://{bucket}/{key} - | gunzip")?;
     Ok(text)
 }
 
@@ -396,80 +388,4 @@ fn shell_quoted(text: &str) -> String {
     } else {
         format!("'{}'", text.replace('\'', r"'\''"))
     }
-}
-
-/// The events of a file, with an eventID each so that they can be found again.
-fn read_events(path: &Path) -> anyhow::Result<Vec<Value>> {
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut events = Vec::new();
-    for value in serde_json::Deserializer::from_str(&text).into_iter::<Value>() {
-        match value.with_context(|| format!("{} is not JSON", path.display()))? {
-            Value::Array(array) => events.extend(array),
-            Value::Object(mut object) => match object.remove("Records") {
-                Some(Value::Array(records)) => events.extend(records),
-                Some(other) => bail!("Records in {} is no array but {other}", path.display()),
-                None => events.push(Value::Object(object)),
-            },
-            other => bail!("{} holds {other}, which is no event", path.display()),
-        }
-    }
-    for event in &mut events {
-        if let Value::Object(event) = event {
-            event
-                .entry("eventID")
-                .or_insert_with(|| uuid::Uuid::new_v4().to_string().into());
-        }
-    }
-    Ok(events)
-}
-
-/// Made-up events of one account in three regions: a few people and roles at work.
-fn samples(count: usize, account: &str) -> Vec<Value> {
-    const CALLS: [(&str, &str, bool); 8] = [
-        ("ec2.amazonaws.com", "DescribeInstances", true),
-        ("s3.amazonaws.com", "ListBuckets", true),
-        ("iam.amazonaws.com", "CreateUser", false),
-        ("sts.amazonaws.com", "AssumeRole", true),
-        ("ec2.amazonaws.com", "RunInstances", false),
-        ("lambda.amazonaws.com", "GetFunction", true),
-        ("kms.amazonaws.com", "Decrypt", true),
-        ("orders.example.com", "CancelOrder", false),
-    ];
-    const PEOPLE: [&str; 4] = ["alice", "bob", "carol", "dave"];
-    const REGIONS: [&str; 3] = ["us-east-1", "eu-central-1", "ap-southeast-2"];
-    let now = time::OffsetDateTime::now_utc();
-    (0..count)
-        .map(|n| {
-            let (source, name, read_only) = CALLS[n % CALLS.len()];
-            let person = PEOPLE[n / 3 % PEOPLE.len()];
-            let at = now - Duration::from_secs((count - n) as u64);
-            let at = at.replace_nanosecond(0).unwrap_or(at);
-            serde_json::json!({
-                "eventVersion": "1.11",
-                "userIdentity": {
-                    "type": "IAMUser",
-                    "principalId": format!("AIDAEXAMPLE{}", person.to_uppercase()),
-                    "arn": format!("arn:aws:iam::{account}:user/{person}"),
-                    "accountId": account,
-                    "userName": person,
-                },
-                "eventTime": at.format(&time::format_description::well_known::Rfc3339).unwrap_or_default(),
-                "eventSource": source,
-                "eventName": name,
-                "awsRegion": if source.starts_with("iam") || source.starts_with("sts") { REGIONS[0] } else { REGIONS[n % 3] },
-                "sourceIPAddress": format!("192.0.2.{}", 1 + n % 250),
-                "userAgent": "traild-demo",
-                "requestParameters": { "sample": n },
-                "responseElements": null,
-                "requestID": uuid::Uuid::new_v4().to_string(),
-                "eventID": uuid::Uuid::new_v4().to_string(),
-                "readOnly": read_only,
-                "eventType": "AwsApiCall",
-                "managementEvent": true,
-                "recipientAccountId": account,
-                "eventCategory": "Management",
-            })
-        })
-        .collect()
 }
