@@ -12,8 +12,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{ConfigArgument, Failure};
 use crate::config::{self, Config, Loaded, Mistake, Source};
-use crate::daemon::{Daemon, DaemonError, chain};
-use crate::telemetry::{logs, systemd};
+use crate::daemon::{Daemon, DaemonError};
+use crate::telemetry::{chain, logs, systemd};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {

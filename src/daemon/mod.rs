@@ -44,7 +44,7 @@ use crate::logfile::Compressors;
 use crate::server::ops::{Ops, Readiness};
 use crate::server::{self, BindError, Limits, Listener};
 use crate::telemetry::metrics::Registry;
-use crate::telemetry::systemd;
+use crate::telemetry::{chain, systemd};
 use crate::trail::Trail;
 use crate::wal::{self, DirLock, DiskReserve, Position, RealDisk, Wal};
 use crate::{aws, batch, snapshot, store};
@@ -191,18 +191,6 @@ impl Stage {
             self.tasks.shutdown().await;
         }
     }
-}
-
-/// An error and what caused it, in a line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 const MIB: usize = 1 << 20;

@@ -3,18 +3,23 @@
 //! A consumer asks for the next chunk when it has room for one; until then nothing is read ahead, so that a consumer that
 //! lags costs no memory. The log is the buffer.
 
+use std::time::Duration;
+
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
+use tokio::time::Instant;
+
+use crate::telemetry::chain;
 
 use crate::wal::{Chunk, Position, ReadError, Reader, Wal};
 
 /// Bytes read from the journal at a time.
 const CHUNK_BYTES: usize = 1 << 20;
 
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
 #[derive(Debug, thiserror::Error)]
 pub enum TailError {
-    #[error("cannot read the journal")]
-    Read(#[from] ReadError),
     #[error("the journal's reader has stopped")]
     Reader(#[from] JoinError),
     #[error("the journal is closed")]
@@ -28,6 +33,8 @@ pub struct Tail {
     reader: Option<Reader>,
     /// A read under way. It is kept here, so that a call of `next` that is given up loses nothing.
     reading: Option<JoinHandle<(Reader, Result<Chunk, ReadError>)>>,
+    /// After a failed read: when to try again.
+    paused_until: Option<Instant>,
 }
 
 impl Tail {
@@ -37,6 +44,7 @@ impl Tail {
             durable: journal.watch_durable(),
             reader: Some(journal.reader()),
             reading: None,
+            paused_until: None,
         }
     }
 
@@ -55,9 +63,14 @@ impl Tail {
         self.next >= *self.durable.borrow()
     }
 
-    /// The next chunk, as soon as there is one. Cancel safe.
+    /// The next chunk, as soon as there is one. A read that fails, for want of file descriptors or because of the disk, is told and
+    /// tried again. Cancel safe.
     pub async fn next(&mut self) -> Result<Chunk, TailError> {
         loop {
+            if let Some(until) = self.paused_until {
+                tokio::time::sleep_until(until).await;
+                self.paused_until = None;
+            }
             if self.reading.is_none() {
                 let next = self.next;
                 self.durable
@@ -78,9 +91,16 @@ impl Tail {
                 self.reading = None;
                 let (reader, chunk) = finished?;
                 self.reader = Some(reader);
-                let chunk = chunk?;
-                self.next = chunk.next;
-                return Ok(chunk);
+                match chunk {
+                    Ok(chunk) => {
+                        self.next = chunk.next;
+                        return Ok(chunk);
+                    }
+                    Err(error) => {
+                        tracing::error!(position = self.next.0, error = %chain(&error), "cannot read the journal, will retry");
+                        self.paused_until = Some(Instant::now() + RETRY_AFTER);
+                    }
+                }
             }
         }
     }
@@ -92,7 +112,6 @@ mod tests {
     use crate::wal::{Batch, DiskReserve, Metrics, Options, RealDisk};
     use std::path::Path;
     use std::sync::Arc;
-    use std::time::Duration;
 
     fn open(directory: &Path) -> Wal {
         let options = Options {

@@ -4,3 +4,18 @@ pub mod logs;
 pub mod metrics;
 pub mod status;
 pub mod systemd;
+
+/// An error and what caused it, each said once, in a line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let told = error.to_string();
+        if !text.ends_with(&told) {
+            text.push_str(": ");
+            text.push_str(&told);
+        }
+        cause = error.source();
+    }
+    text
+}
