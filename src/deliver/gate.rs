@@ -16,7 +16,7 @@ pub struct Gate {
     turn: Mutex<Backoff>,
 }
 
-/// The right to make one attempt.
+/// The right to make one attempt. Dropped, it says nothing about the destination.
 pub struct Turn<'a> {
     gate: &'a Gate,
     backoff: Option<MutexGuard<'a, Backoff>>,

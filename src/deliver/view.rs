@@ -3,6 +3,7 @@
 //! At rest, for each trail and sink: routed = delivered + pending + dead-lettered. The counts go on across restarts: what was
 //! delivered comes from the ledger, what is pending is routed again.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -163,11 +164,26 @@ impl Facts {
     }
 }
 
+/// Failures that every leg may meet: their series exist from the start.
+const USUAL_ERRORS: [&str; 6] = [
+    "AccessDenied",
+    "DispatchFailure",
+    "InternalError",
+    "NoSuchBucket",
+    "SlowDown",
+    "Timeout",
+];
+/// A destination chooses its codes, so only so many of them become series of a leg. The rest is counted together.
+const MAX_ERROR_CODES: usize = 64;
+const OTHER_ERRORS: &str = "Other";
+
 /// Shared between a leg, which writes it, and whoever asks.
 #[derive(Debug, Clone)]
 pub struct LegView {
     leg: Leg,
     facts: Arc<Mutex<Facts>>,
+    /// Error codes that are series of this leg.
+    error_codes: Arc<Mutex<BTreeSet<String>>>,
     metrics: Metrics,
 }
 
@@ -186,9 +202,13 @@ impl LegView {
         let view = Self {
             leg,
             facts: Arc::default(),
+            error_codes: Arc::default(),
             metrics,
         };
         view.dead_lettered(JOURNAL_DAMAGED, 0);
+        for code in USUAL_ERRORS {
+            view.count_errors(code, 0);
+        }
         view
     }
 
@@ -256,18 +276,37 @@ impl LegView {
     }
 
     pub fn failed(&self, code: &str, message: String, at: WallMillis) {
-        let Leg { trail, sink } = self.leg.clone();
-        let label = LegError {
-            trail,
-            sink,
-            code: code.to_owned(),
-        };
-        self.metrics.errors.get_or_create(&label).inc();
+        self.count_errors(code, 1);
         self.lock().last_error = Some(LastError {
             code: code.to_owned(),
             message,
             at,
         });
+    }
+
+    fn count_errors(&self, code: &str, errors: u64) {
+        let Leg { trail, sink } = self.leg.clone();
+        let label = LegError {
+            trail,
+            sink,
+            code: self.error_label(code).to_owned(),
+        };
+        self.metrics.errors.get_or_create(&label).inc_by(errors);
+    }
+
+    fn error_label<'a>(&self, code: &'a str) -> &'a str {
+        let mut codes = self
+            .error_codes
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        if codes.contains(code) {
+            return code;
+        }
+        if codes.len() >= MAX_ERROR_CODES {
+            return OTHER_ERRORS;
+        }
+        codes.insert(code.to_owned());
+        code
     }
 
     pub fn oldest_pending(&self, oldest: Option<WallMillis>) {
@@ -291,3 +330,61 @@ impl LegView {
 
 /// The journal could not give an event back.
 pub const JOURNAL_DAMAGED: &str = "journal_damaged";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn series(registry: &Registry) -> Vec<String> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
+        text.lines()
+            .filter(|line| line.starts_with("traild_delivery_errors_total{"))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    #[test]
+    fn errors_have_series_from_the_start_and_never_more_than_a_store_may_ask_for() {
+        let metrics = Metrics::default();
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        let leg = |trail: &str| {
+            let leg = Leg {
+                trail: trail.to_owned(),
+                sink: "s3",
+            };
+            LegView::new(leg, metrics.clone())
+        };
+        let view = leg("main");
+        let at_start = series(&registry);
+        assert_eq!(at_start.len(), USUAL_ERRORS.len());
+        assert!(at_start.iter().all(|line| line.ends_with(" 0")));
+
+        for n in 0..1000 {
+            view.failed(&format!("Code{n}"), "no".to_owned(), WallMillis(1));
+        }
+        view.failed("Timeout", "late".to_owned(), WallMillis(2));
+        let after = series(&registry);
+        assert_eq!(after.len(), MAX_ERROR_CODES + 1);
+        let counted = |code: &str| {
+            let line = after
+                .iter()
+                .find(|line| line.contains(&format!("code=\"{code}\"")));
+            line.and_then(|line| line.rsplit_once(' ')).unwrap().1
+        };
+        assert_eq!((counted("Code0"), counted("Timeout")), ("1", "1"));
+        let told_apart = MAX_ERROR_CODES - USUAL_ERRORS.len();
+        assert_eq!(counted("Other"), (1000 - told_apart).to_string());
+        assert_eq!(view.facts().last_error.unwrap().code, "Timeout");
+
+        leg("other").failed("Code999", String::new(), WallMillis(1));
+        let of_other = series(&registry);
+        assert!(
+            of_other
+                .iter()
+                .any(|line| line.contains("other") && line.contains("Code999")),
+            "each leg has its own"
+        );
+    }
+}

@@ -369,7 +369,8 @@ fn report(
             text,
             "\nthe objects stay in {data_dir}; to read them, start the daemon again:"
         )?;
-        writeln!(text, "  TRAILD__DATA_DIR={data_dir} traild run &")?;
+        let program = std::env::args().next().unwrap_or_else(|| "traild".to_owned());
+        writeln!(text, "  TRAILD__DATA_DIR={data_dir} {} run &", shell_quoted(&program))?;
     }
     let options = format!(
         "--no-sign-request --region {} --endpoint-url http://{store}",

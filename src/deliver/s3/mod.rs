@@ -11,17 +11,24 @@
 //! - [`plan`] decides: what is taken, cut, pending, settled. Pure.
 //! - [`leg`] carries it out: one task a trail, the only writer of its ledger entries.
 //! - [`absent`] remembers a trail that is not configured any more.
-//! - [`upload`] brings one batch to the bucket, however long it takes.
+//! - [`upload`] tries to bring one batch to its bucket; [`encode`] makes its file, [`bucket`] speaks to the store.
+
+mod bucket;
+mod encode;
+mod failure;
 
 pub mod absent;
 pub mod leg;
 pub mod plan;
+mod same;
 pub mod upload;
 
 #[cfg(test)]
 mod simulation;
 
 pub use absent::Absent;
+pub use bucket::Bucket;
+pub use encode::Encoding;
 pub use leg::{LegError, OnStop, Options, Progress, S3Leg};
 pub use plan::Plan;
-pub use upload::{Bucket, Encoding, Uploader};
+pub use upload::Uploader;

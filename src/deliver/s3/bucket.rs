@@ -1,0 +1,245 @@
+//! Log files on the wire: writing one where nothing is yet, and looking at what is there.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{ObjectCannedAcl, ServerSideEncryption};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+
+use super::encode::Share;
+use super::failure::Failure;
+use super::same::Comparison;
+use crate::logfile::LogFile;
+use crate::trail::Trail;
+
+/// A trail's bucket, seen through its own client.
+#[derive(Debug)]
+pub struct Bucket {
+    client: Client,
+    /// Make it when it does not exist: for the embedded store.
+    create: bool,
+    /// The store has shown that it does not know `If-None-Match` on a PUT.
+    unconditional: AtomicBool,
+    /// What the files on their way to it may hold.
+    pub(super) share: Share,
+}
+
+/// What became of a PUT.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Put {
+    Stored {
+        etag: Option<String>,
+    },
+    /// There is something with this key, and it was left alone.
+    Taken,
+}
+
+/// What is there already.
+#[derive(Debug)]
+pub(super) enum Found {
+    Same {
+        etag: Option<String>,
+    },
+    Other {
+        etag: Option<String>,
+    },
+    Nothing,
+    /// The store answers, but does not let us see.
+    Hidden(Failure),
+}
+
+impl Bucket {
+    pub fn new(client: Client, create: bool) -> Self {
+        Self {
+            client,
+            create,
+            unconditional: AtomicBool::new(false),
+            share: Share::default(),
+        }
+    }
+
+    /// Writes `gzip` to the trail's bucket unless there is something with this key. A bucket may be made for it, and a store that
+    /// does not know the condition is asked without.
+    pub(super) async fn put(&self, trail: &Trail, key: &str, gzip: &Bytes) -> Result<Put, Failure> {
+        let put = |conditional| self.put_once(trail, key, gzip, conditional);
+        let conditional = !self.unconditional.load(Ordering::Relaxed);
+        let failure = match put(conditional).await {
+            Err(failure) => failure,
+            answer => return answer,
+        };
+        match (failure.code.as_str(), failure.status) {
+            ("NotImplemented", _) | (_, Some(501)) if conditional => {
+                let answer = put(false).await;
+                // Otherwise it was something else that the store does not know.
+                if answer.is_ok() && !self.unconditional.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        trail = %trail.name, bucket = %trail.bucket,
+                        "store does not know conditional puts, going on without: an upload that is repeated overwrites itself"
+                    );
+                }
+                answer
+            }
+            ("NoSuchBucket", _) if self.create => {
+                self.make(&trail.bucket).await?;
+                put(conditional).await
+            }
+            _ => Err(failure),
+        }
+    }
+
+    async fn put_once(
+        &self,
+        trail: &Trail,
+        key: &str,
+        gzip: &Bytes,
+        conditional: bool,
+    ) -> Result<Put, Failure> {
+        let mut request = self.request(trail, key, gzip.clone());
+        if conditional {
+            request = request.if_none_match("*");
+        }
+        let limit = patience(gzip.len() as u64);
+        match within(limit, "PutObject", request.send()).await? {
+            Ok(answer) => Ok(Put::Stored { etag: answer.e_tag }),
+            Err(error) => match Failure::of(&error) {
+                Failure {
+                    status: Some(412), ..
+                } if conditional => Ok(Put::Taken),
+                failure => Err(failure),
+            },
+        }
+    }
+
+    fn request(&self, trail: &Trail, key: &str, gzip: Bytes) -> PutObjectFluentBuilder {
+        let request = self
+            .client
+            .put_object()
+            .bucket(&trail.bucket)
+            .key(key)
+            .content_type("application/json")
+            .content_encoding("gzip")
+            .acl(ObjectCannedAcl::BucketOwnerFullControl)
+            .body(ByteStream::from(gzip));
+        match &trail.kms_key_id {
+            None => request,
+            Some(kms_key) => {
+                let context = encryption_context(&trail.arn(), &trail.bucket, key);
+                request
+                    .server_side_encryption(ServerSideEncryption::AwsKms)
+                    .ssekms_key_id(kms_key)
+                    .ssekms_encryption_context(context)
+            }
+        }
+    }
+
+    async fn make(&self, bucket: &str) -> Result<(), Failure> {
+        let request = self.client.create_bucket().bucket(bucket);
+        match within(patience(0), "CreateBucket", request.send()).await? {
+            Ok(_) => {
+                tracing::info!(bucket, "made the bucket");
+                Ok(())
+            }
+            Err(error) => {
+                let failure = Failure::of(&error);
+                match failure.code.as_str() {
+                    "BucketAlreadyOwnedByYou" | "BucketAlreadyExists" => Ok(()),
+                    _ => Err(failure),
+                }
+            }
+        }
+    }
+
+    /// Whether `bucket`, which need not be the trail's, holds the events of `file` at `key`.
+    pub(super) async fn look(
+        &self,
+        bucket: &str,
+        key: &str,
+        file: &LogFile,
+    ) -> Result<Found, Failure> {
+        let comparison = Comparison::with(file);
+        let limit = patience(comparison.largest());
+        within(limit, "GetObject", self.compare(bucket, key, comparison)).await?
+    }
+
+    async fn compare(
+        &self,
+        bucket: &str,
+        key: &str,
+        mut comparison: Comparison<'_>,
+    ) -> Result<Found, Failure> {
+        let request = self.client.get_object().bucket(bucket).key(key);
+        let mut object = match request.send().await {
+            Ok(object) => object,
+            Err(error) => {
+                let failure = Failure::of(&error);
+                return match (failure.status, failure.code.as_str()) {
+                    (Some(404), _) => Ok(Found::Nothing),
+                    // These are about the bucket and stay as they are, whoever asks. A PUT gets them as well.
+                    (_, "PermanentRedirect" | "AuthorizationHeaderMalformed")
+                    | (_, "InvalidBucketName") => Ok(Found::Hidden(failure)),
+                    (Some(403), _) if !failure.is_about_credentials() => Ok(Found::Hidden(failure)),
+                    _ => Err(failure),
+                };
+            }
+        };
+        let etag = object.e_tag;
+        // The length may be missing, so the bytes are counted as they come.
+        while let Some(bytes) = object.body.next().await {
+            let bytes = bytes.map_err(|error| Failure::new("ResponseError", error.to_string()))?;
+            if !comparison.take(&bytes) {
+                return Ok(Found::Other { etag });
+            }
+        }
+        Ok(match comparison.is_same() {
+            true => Found::Same { etag },
+            false => Found::Other { etag },
+        })
+    }
+}
+
+/// How long one request that moves `bytes` may take: half a minute, and what a slow line needs.
+fn patience(bytes: u64) -> Duration {
+    const SLOWEST_BYTES_PER_SECOND: u64 = 128 * 1024;
+    Duration::from_secs(30 + bytes / SLOWEST_BYTES_PER_SECOND)
+}
+
+async fn within<F: Future>(limit: Duration, what: &str, answer: F) -> Result<F::Output, Failure> {
+    tokio::time::timeout(limit, answer)
+        .await
+        .map_err(|_| Failure::new("Timeout", format!("no answer to {what} within {limit:?}")))
+}
+
+/// Base64 of the JSON that `x-amz-server-side-encryption-context` carries, with CloudTrail's names (CloudTrail user guide, "how
+/// CloudTrail uses AWS KMS").
+fn encryption_context(trail_arn: &str, bucket: &str, key: &str) -> String {
+    let partition = trail_arn.split(':').nth(1).unwrap_or("aws");
+    let context = serde_json::json!({
+        "aws:cloudtrail:arn": trail_arn,
+        "aws:s3:arn": format!("arn:{partition}:s3:::{bucket}/{key}"),
+    });
+    BASE64.encode(context.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_encryption_context_names_the_trail_and_the_object() {
+        let context = encryption_context(
+            "arn:aws:cloudtrail:us-east-1:111122223333:trail/main",
+            "b",
+            "AWSLogs/x",
+        );
+        let json = String::from_utf8(BASE64.decode(context).unwrap()).unwrap();
+        assert_eq!(
+            json,
+            r#"{"aws:cloudtrail:arn":"arn:aws:cloudtrail:us-east-1:111122223333:trail/main","aws:s3:arn":"arn:aws:s3:::b/AWSLogs/x"}"#
+        );
+    }
+}

@@ -1,0 +1,192 @@
+//! Makes the log file of a sealed batch from the journal, within a budget of memory.
+//!
+//! The budget bounds all files of all legs together, being made or on their way. So that a destination that hangs does not take it
+//! from the others, each leg has a [`Share`] as well: its files on their way hold at most 16 MiB, compressed. The waits have
+//! one order, share before budget, and what holds both waits for nothing but the disk and the processor until its file
+//! is made; so they cannot block each other. A file larger than a limit counts as the whole of it, and is made or sent alone.
+//!
+//! What this means: of the daemon's 128 MiB, legs whose destinations hang take at most 16 MiB each, until their first uploads run out
+//! of time; after that the gate lets them hold one file at a time.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::failure::Failure;
+use crate::event::Record;
+use crate::ledger::SealedBatch;
+use crate::logfile::{Builder, Compressors, LogFile};
+use crate::wal::{ReadError, Wal};
+
+/// What all legs share for making log files.
+#[derive(Debug)]
+pub struct Encoding {
+    pub compressors: Compressors,
+    budget: Limit,
+}
+
+impl Encoding {
+    /// `budget_bytes` bounds what all files being made or uploaded hold together, uncompressed and compressed. A file
+    /// larger than that is made alone.
+    pub fn new(compressors: Compressors, budget_bytes: usize) -> Self {
+        Self {
+            compressors,
+            budget: Limit::new(budget_bytes),
+        }
+    }
+}
+
+/// What one leg's files on their way may hold.
+#[derive(Debug)]
+pub(super) struct Share(Limit);
+
+impl Default for Share {
+    fn default() -> Self {
+        Self(Limit::new(16 << 20))
+    }
+}
+
+/// A log file in memory, with the room it takes.
+pub(super) struct Encoded {
+    /// Without its bytes, which are in `gzip`.
+    pub file: LogFile,
+    pub gzip: Bytes,
+    /// Events that the journal could not give back.
+    pub lost: u32,
+    _room: [OwnedSemaphorePermit; 2],
+}
+
+pub(super) enum Made {
+    File(Encoded),
+    /// None of the batch's events could be read back.
+    Nothing {
+        lost: u32,
+    },
+}
+
+/// Reads the batch's events back from the journal and makes its file.
+pub(super) async fn encode(
+    batch: &SealedBatch,
+    journal: &Wal,
+    encoding: &Arc<Encoding>,
+    share: &Share,
+) -> Result<Made, Failure> {
+    // Events compress to a tenth or so. What a file turns out to be counts from then on.
+    let mut on_its_way = share.0.take(batch.json_bytes / 8).await;
+    // The uncompressed file, and a compressed one that in practice is a fraction of it.
+    let mut room = encoding
+        .budget
+        .take(batch.json_bytes + batch.json_bytes / 4)
+        .await;
+    let made = {
+        let (journal, encoding) = (journal.clone(), encoding.clone());
+        let (json_bytes, positions) = (batch.json_bytes, batch.positions.clone());
+        tokio::task::spawn_blocking(move || {
+            let mut builder = Builder::with_capacity(usize::try_from(json_bytes).unwrap_or(0));
+            let mut lost = 0;
+            journal.reader().read_each(
+                &mut positions.iter(),
+                &mut |position, frame| match frame
+                    .map_err(|error| error.to_string())
+                    .and_then(|frame| Record::decode(frame).map_err(|error| error.to_string()))
+                {
+                    Ok(record) => builder.push(record.json, record.meta.event_time),
+                    Err(error) => {
+                        tracing::error!(
+                            position = position.0,
+                            error,
+                            "event cannot be read back from the journal"
+                        );
+                        lost += 1;
+                    }
+                },
+            )?;
+            let file = (!builder.is_empty()).then(|| builder.finish(&encoding.compressors));
+            Ok::<_, ReadError>((file, lost))
+        })
+        .await
+    };
+    let made = made.map_err(|error| Failure::new("Internal", error.to_string()))?;
+    let (file, lost) = made.map_err(|error| Failure::new("JournalRead", error.to_string()))?;
+    let Some(mut file) = file else {
+        return Ok(Made::Nothing { lost });
+    };
+    let gzip = Bytes::from(std::mem::take(&mut file.gzip));
+    encoding.budget.settle(&mut room, gzip.len() as u64);
+    share.0.settle(&mut on_its_way, gzip.len() as u64);
+    Ok(Made::File(Encoded {
+        file,
+        gzip,
+        lost,
+        _room: [on_its_way, room],
+    }))
+}
+
+/// Bytes that are taken in KiB, in the order of asking. One who asks for more than there is takes all of it.
+#[derive(Debug)]
+struct Limit {
+    kib: u32,
+    free: Arc<Semaphore>,
+}
+
+impl Limit {
+    fn new(bytes: usize) -> Self {
+        let kib = u32::try_from(bytes / 1024).unwrap_or(u32::MAX).max(1);
+        Self {
+            kib,
+            free: Arc::new(Semaphore::new(kib as usize)),
+        }
+    }
+
+    async fn take(&self, bytes: u64) -> OwnedSemaphorePermit {
+        self.free
+            .clone()
+            .acquire_many_owned(self.count(bytes))
+            .await
+            .expect("limit: its semaphore is never closed")
+    }
+
+    /// Brings what was taken to `bytes`: down at once; up as far as there is room now, without waiting with a file in hand.
+    fn settle(&self, taken: &mut OwnedSemaphorePermit, bytes: u64) {
+        let wanted = self.count(bytes) as usize;
+        match taken.num_permits().checked_sub(wanted) {
+            Some(spare) => drop(taken.split(spare)),
+            None => {
+                let missing = wanted - taken.num_permits();
+                let missing = u32::try_from(missing.min(self.free.available_permits()));
+                let more = missing.map(|count| self.free.clone().try_acquire_many_owned(count));
+                if let Ok(Ok(more)) = more {
+                    taken.merge(more);
+                }
+            }
+        }
+    }
+
+    fn count(&self, bytes: u64) -> u32 {
+        u32::try_from(bytes.div_ceil(1024))
+            .unwrap_or(u32::MAX)
+            .clamp(1, self.kib)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_limit_is_never_exceeded_and_never_in_the_way_of_a_file_larger_than_it() {
+        let limit = Limit::new(10 << 10);
+        let mut huge = limit.take(u64::MAX).await;
+        assert_eq!(limit.free.available_permits(), 0);
+        limit.settle(&mut huge, 3 << 10);
+        assert_eq!(limit.free.available_permits(), 7);
+        let mut grown = limit.take(1).await;
+        limit.settle(&mut grown, 5 << 10);
+        assert_eq!(limit.free.available_permits(), 2, "up, while there is room");
+        limit.settle(&mut grown, 50 << 10);
+        assert_eq!(limit.free.available_permits(), 0, "and no further");
+        drop((huge, grown));
+        assert_eq!(limit.free.available_permits(), 10);
+    }
+}
