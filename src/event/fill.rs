@@ -14,9 +14,6 @@ use super::scan::Field;
 /// The newest version of the record that traild knows.
 const EVENT_VERSION: &str = "1.11";
 
-/// More than all the members that can be spliced in take, apart from the source address.
-const MOST_ADDED: usize = 512;
-
 /// What is put into members that were not given.
 #[derive(Debug, Clone, Copy)]
 pub struct Filling<'a> {
@@ -28,16 +25,15 @@ pub struct Filling<'a> {
 impl Checked<'_> {
     /// At least as many bytes as [`write`](Self::write) appends.
     pub fn most_bytes(&self, source_address: &str) -> usize {
-        let complete = self
+        let added: usize = self
             .additions()
             .iter()
-            .all(|(field, _)| !self.lacks(*field));
-        // A control character of the address becomes six bytes.
-        let added = if complete {
-            0
-        } else {
-            MOST_ADDED + 6 * source_address.len()
-        };
+            .filter(|(field, _)| self.lacks(*field))
+            // A comma, two quotes and a colon.
+            .map(|(field, value)| {
+                field.name().len() + 4 + self.most_value_bytes(value, source_address)
+            })
+            .sum();
         self.given.len() + added
     }
 
@@ -96,6 +92,21 @@ impl Checked<'_> {
                 (RecipientAccountId, Value::Account),
                 (EventCategory, Value::Category),
             ],
+        }
+    }
+
+    /// At least as many bytes as `write_value` appends.
+    fn most_value_bytes(&self, value: &Value, source_address: &str) -> usize {
+        match value {
+            Value::Text(text) => text.len() + 2,
+            Value::Region => self.region.as_str().len() + 2,
+            Value::Account => self.account.as_str().len() + 2,
+            Value::Category => "\"Management\"".len(),
+            Value::EventId => uuid::fmt::Hyphenated::LENGTH + 2,
+            Value::Json(json) => json.len(),
+            Value::ReadOnly | Value::IsManagement => "false".len(),
+            // A control character becomes six bytes.
+            Value::SourceAddress => 6 * source_address.len() + 2,
         }
     }
 

@@ -17,6 +17,10 @@ use crate::clock::WallMillis;
 use crate::event::{AccountId, Refusal, Region, Rules, Secret, check};
 use crate::wal::{AppendError, MAX_PAYLOAD_BYTES, Wal};
 
+/// What the events of one request may take in the journal, completed; with bodies allowed that are larger than half of this, twice a
+/// body. Tiny events grow sevenfold when they are completed, and all of a request is in memory at once.
+const MOST_STORED_BYTES: usize = 64 << 20;
+
 /// Parsing lets other tasks run after so many bytes, about a third of a millisecond.
 const PARSE_STEP: usize = 256 << 10;
 
@@ -119,6 +123,19 @@ impl Ingest {
             accepted_at: now,
             source_address: &from.peer,
         };
+        let (bytes, most) = (
+            Store::most_bytes(&ready, &stamp),
+            MOST_STORED_BYTES.max(self.shared.options.max_body_bytes.saturating_mul(2)),
+        );
+        if bytes > most {
+            return Answer::TooLarge {
+                message: format!(
+                    "the {} events of the body take up to {bytes} bytes when their absent fields are filled in, at most {most} are \
+                     taken at once; nothing was accepted, split the request",
+                    ready.len()
+                ),
+            };
+        }
         match self.shared.store.store(&ready, stamp).await {
             Ok(stored) => {
                 self.count(stored);
@@ -255,7 +272,12 @@ pub(super) fn unavailable(error: &AppendError) -> Answer {
     let (code, seconds) = match error {
         AppendError::Full { .. } => ("JournalFull", 5),
         AppendError::DiskFull { .. } => ("DiskFull", 10),
-        AppendError::TooLarge { .. } | AppendError::Failed { .. } => ("JournalFailed", 30),
+        AppendError::TooLarge { .. } | AppendError::NeverFits { .. } => {
+            return Answer::TooLarge {
+                message: format!("cannot store events: {error}; split the request"),
+            };
+        }
+        AppendError::Failed { .. } => ("JournalFailed", 30),
         AppendError::Closed => ("Stopping", 2),
     };
     let message = match error {

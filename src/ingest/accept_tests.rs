@@ -337,6 +337,36 @@ async fn a_request_larger_than_a_batch_is_stored_whole() {
 }
 
 #[tokio::test]
+async fn a_body_of_tiny_events_is_not_completed_beyond_bounds() {
+    let directory = tempfile::tempdir().unwrap();
+    let fixture = open(directory.path(), Knobs::default());
+    let tiny = r#"{"eventTime":"2026-05-01T00:19:01Z","eventSource":"a.b","eventName":"c"}"#;
+    let body = format!("{tiny}\n").repeat((16 << 20) / (tiny.len() + 1));
+    let answer = fixture.ingest.accept(body.into(), origin()).await;
+    assert_eq!(answer.status(), 413, "{answer:?}");
+    let message = String::from_utf8(answer.to_json()).unwrap();
+    assert!(message.contains("split the request"), "{message}");
+    assert!(fixture.stored().is_empty());
+    let half = format!("{tiny}\n").repeat((4 << 20) / (tiny.len() + 1));
+    let answer = fixture.ingest.accept(half.into(), origin()).await;
+    assert_eq!(answer.status(), 200);
+}
+
+#[tokio::test]
+async fn a_body_that_can_never_fit_the_journal_is_too_large() {
+    let directory = tempfile::tempdir().unwrap();
+    let knobs = Knobs {
+        max_bytes: 64 << 10,
+        segment_bytes: 16 << 10,
+        ..Knobs::default()
+    };
+    let fixture = open(directory.path(), knobs);
+    let body: String = (0..1000).map(|n| event(&format!("E{n}")) + "\n").collect();
+    let answer = fixture.ingest.accept(body.into(), origin()).await;
+    assert_eq!(answer.status(), 413, "{answer:?}");
+}
+
+#[tokio::test]
 async fn bodies_that_make_no_sense_are_refused_whole() {
     let directory = tempfile::tempdir().unwrap();
     let fixture = open(directory.path(), Knobs::default());

@@ -105,8 +105,14 @@ impl Store {
         }
     }
 
+    /// At least as many bytes as `events` take in the journal.
+    pub fn most_bytes(events: &[Ready<'_>], stamp: &Stamp<'_>) -> usize {
+        events.iter().map(|event| event.most_bytes(stamp)).sum()
+    }
+
     /// Stores `events`; resolves when all of them are durable, now or before. All that is new goes to the journal as one batch, so that
-    /// an error means that nothing was stored.
+    /// an error means that nothing was stored: unless some of the events were being stored by another sender whose append was then
+    /// refused. Those take a second turn, and an error of that one leaves stored what the first has stored; sent again, it is a duplicate.
     pub async fn store(
         &self,
         events: &[Ready<'_>],
@@ -185,7 +191,10 @@ impl Store {
         let batch = if new.len() == events.len() {
             batch
         } else {
-            encode(new.into_iter(), batch.bytes(), stamp)
+            let bytes = batch.bytes();
+            // Never two of them in memory.
+            drop(batch);
+            encode(new.into_iter(), bytes, stamp)
         };
         let (settle, outcome) = watch::channel(None);
         let appending = permit.append(batch);

@@ -11,6 +11,7 @@
 //! - On stop, the socket closes first, idle connections next, requests in flight are given `Limits::drain` to finish; the rest is dropped.
 //!   Every task has ended when [`serve`] returns.
 
+mod files;
 mod listener;
 pub mod ops;
 mod stall;
@@ -35,6 +36,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
+pub use files::raise_file_limit;
 use listener::Stream;
 pub use listener::{BindError, Listener, Peer};
 

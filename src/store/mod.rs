@@ -125,6 +125,12 @@ impl std::fmt::Debug for Store {
     }
 }
 
+/// Creates the directory and those above it, and makes their names durable: a crash must not take the objects along that are in it.
+fn create_directory(path: &Path) -> std::io::Result<()> {
+    use crate::wal::{Disk as _, RealDisk};
+    RealDisk.create_directory(path)
+}
+
 impl Store {
     /// Opens the store in `directory`, creating it when there is none, and reads the names of all its objects.
     /// It blocks on the disk.
@@ -143,7 +149,7 @@ impl Store {
             directory.join("damaged"),
             directory.join("buckets"),
         ] {
-            fs::create_dir_all(&path).map_err(at("create directory", &path))?;
+            create_directory(&path).map_err(at("create directory", &path))?;
         }
         let marker = lock_marker(&directory)?;
         layout::sync_directory(&directory).map_err(at("sync directory", &directory))?;

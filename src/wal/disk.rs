@@ -177,6 +177,14 @@ pub(super) fn is_full(error: &io::Error) -> bool {
     )
 }
 
+/// Whether the error says that no file can be opened now, by this process or by any, which passes.
+pub(super) fn is_out_of_files(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 /// Bytes copied at once.
 const COPY_BYTES: usize = 1 << 20;
 

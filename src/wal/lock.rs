@@ -58,8 +58,13 @@ impl DirLock {
             }
             Err(error) => return Err(on_path(error.into())),
         }
-        file.set_len(0).map_err(on_path)?;
-        file.write_all(own_name().as_bytes()).map_err(on_path)?;
+        let named = file
+            .set_len(0)
+            .and_then(|()| file.write_all(own_name().as_bytes()));
+        if let Err(error) = named {
+            // On a full disk, say. The lock is held all the same; only a second daemon would not be told by whom.
+            tracing::warn!(path = %path.display(), %error, "cannot write this process's name into the lock file");
+        }
         Ok(Self { _file: file })
     }
 }
@@ -117,6 +122,15 @@ mod tests {
         assert!(error.contains("), started 2"), "{error}");
         drop(held);
         DirLock::acquire(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_lock_file_that_cannot_be_written_is_held_all_the_same() {
+        let directory = tempfile::TempDir::new().unwrap();
+        std::os::unix::fs::symlink("/dev/full", directory.path().join("lock")).unwrap();
+        let _held = DirLock::acquire(directory.path()).unwrap();
+        let error = DirLock::acquire(directory.path()).unwrap_err();
+        assert!(matches!(error, LockError::Held { .. }), "{error:?}");
     }
 
     #[test]

@@ -7,11 +7,11 @@
 //! ```
 //!
 //! After an error there are two ways on. No room (ENOSPC, EDQUOT, EFBIG) when writing: the file is cut back to its last good
-//! end and the next commit may work. Anything else, above all a failed fsync: the log takes nothing more, because nobody can
+//! end and the next commit may work. No file descriptor for a new segment (EMFILE, ENFILE): likewise. Anything else, above all a failed fsync: the log takes nothing more, because nobody can
 //! say what the disk holds (a second fsync would report success over pages that the kernel has given up).
 
 use std::io::{self, IoSlice};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -54,7 +54,7 @@ pub(super) struct ActiveSegment {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum CommitError {
-    /// There is no room; nothing was appended, and it may work later.
+    /// There is no room, or no file can be opened; nothing was appended, and it may work later.
     DiskFull,
     /// It will never work again.
     Failed(String),
@@ -187,6 +187,10 @@ impl Log {
         let file = match self.disk.create(&path) {
             Ok(file) => file,
             Err(error) if disk::is_full(&error) => return Err(CommitError::DiskFull),
+            Err(error) if disk::is_out_of_files(&error) => {
+                tracing::error!(path = %path.display(), %error, "cannot begin a segment, appends are refused until files can be opened");
+                return Err(CommitError::DiskFull);
+            }
             Err(error) => {
                 return Err(self.fail_for(format!("cannot create {}: {error}", path.display())));
             }
@@ -195,17 +199,17 @@ impl Log {
             if !disk::is_full(&error) {
                 return Err(self.fail_for(format!("cannot write {}: {error}", path.display())));
             }
-            return match self.disk.remove(&path) {
-                Ok(()) => Err(CommitError::DiskFull),
-                Err(error) => {
-                    Err(self.fail_for(format!("cannot remove {}: {error}", path.display())))
-                }
-            };
+            return Err(self.give_up_segment(&path));
         }
         if let Err(error) = file.sync_data() {
             return Err(self.fail_for(format!("cannot sync {}: {error}", path.display())));
         }
         if let Err(error) = self.disk.sync_directory(&self.directory) {
+            if disk::is_out_of_files(&error) {
+                // It was not opened, so nothing was lost in a failed sync.
+                tracing::error!(directory = %self.directory.display(), %error, "cannot begin a segment, appends are refused until files can be opened");
+                return Err(self.give_up_segment(&path));
+            }
             let directory = self.directory.display();
             return Err(self.fail_for(format!("cannot sync {directory}: {error}")));
         }
@@ -215,6 +219,14 @@ impl Log {
             seed: header.seed(),
             bytes: FRAMES_AT,
         })
+    }
+
+    /// Removes the file of a segment that could not be begun for want of room.
+    fn give_up_segment(&mut self, path: &Path) -> CommitError {
+        match self.disk.remove(path) {
+            Ok(()) => CommitError::DiskFull,
+            Err(error) => self.fail_for(format!("cannot remove {}: {error}", path.display())),
+        }
     }
 
     fn fail(&mut self, active: &Active, attempted: &str, error: &io::Error) -> CommitError {

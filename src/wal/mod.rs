@@ -103,6 +103,8 @@ pub enum AppendError {
         capacity: u64,
         asked: u64,
     },
+    #[error("batch of {asked} bytes can never fit into a log of {capacity} bytes")]
+    NeverFits { asked: u64, capacity: u64 },
     #[error("disk is full: {free} bytes free, {reserve} kept in reserve")]
     DiskFull { free: u64, reserve: u64 },
     #[error("payload of {bytes} bytes is longer than the {limit} a log takes")]
@@ -232,9 +234,10 @@ impl Wal {
             .damage
             .iter()
             .filter(|damage| damage.reason != Reason::Missing)
-            .map(|damage| damage.segment.0 + damage.offset)
-            .zip(report.damage.iter().map(|damage| damage.bytes))
-            .map(|(start, bytes)| (start, start + bytes))
+            .map(|damage| {
+                let start = damage.segment.0 + damage.offset;
+                (start, start + damage.bytes)
+            })
             .collect();
         let log = log::Log::new(
             Arc::clone(&disk),
@@ -278,11 +281,10 @@ impl Wal {
     /// `bytes` are the batch's, headers included. More than the queue holds waits until the queue is empty.
     pub async fn reserve(&self, bytes: usize) -> Result<Permit, AppendError> {
         let reserved = self.owner.shared.reserve(bytes).await;
-        if let Err(AppendError::Full { used, capacity, .. }) = reserved
-            && used > capacity / 2
-        {
-            // Lets what is in the newest segment be trimmed as well.
-            self.roll();
+        if let Err(AppendError::Full { .. }) = reserved {
+            // Lets what is in the newest segment be trimmed as well: it may be all that is in the way. Refusals that follow change
+            // nothing, as the newest is empty by then.
+            self.owner.shared.roll_unless_empty();
         }
         reserved
     }

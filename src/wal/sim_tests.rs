@@ -549,6 +549,66 @@ fn a_full_disk_whose_file_cannot_be_cut_back_ends_the_log() {
 }
 
 #[test]
+fn a_segment_for_which_there_is_no_file_descriptor_is_begun_later() {
+    for operation in [Operation::Create, Operation::SyncDirectory] {
+        for errno in [Errno::MFILE, Errno::NFILE] {
+            let mut bench = Bench::new(5);
+            bench.reopen();
+            bench.append(2);
+            bench.disk.fail(operation, 1, errno);
+            let fired = bench.disk.fired();
+            let mut refused = 0;
+            for _ in 0..200 {
+                for answer in bench.append(2) {
+                    match answer {
+                        Ok(()) => {}
+                        Err(AppendError::DiskFull { .. }) => refused += 1,
+                        Err(error) => panic!("{operation:?}, {errno}: {error}"),
+                    }
+                }
+            }
+            assert_eq!(bench.disk.fired(), fired + 1);
+            assert!(refused > 0);
+            bench.check_reader();
+            bench.disk.power_loss(6);
+            bench.reopen();
+        }
+    }
+}
+
+#[test]
+fn damage_that_opening_found_is_known_by_its_own_bounds() {
+    let bench = sound_log(7);
+    let paths = segment_paths(&bench.disk);
+    assert!(paths.len() > 3);
+    // A segment is missing before the damage.
+    bench.disk.remove(&paths[1]).unwrap();
+    for path in &paths[2..] {
+        let at = super::segment::FRAMES_AT as usize + 20;
+        bench.disk.tamper(path, |content| content[at] ^= 0x10);
+    }
+    let disk = Arc::new(bench.disk.clone());
+    let (wal, report) = Wal::open(disk, options(), Metrics::default(), &mut |_, _| {}).unwrap();
+    let is_missing = |damage: &&Damage| damage.reason == Reason::Missing;
+    assert!(report.damage.iter().any(|damage| is_missing(&damage)));
+    let expected: BTreeMap<u64, u64> = report
+        .damage
+        .iter()
+        .filter(|damage| !is_missing(damage))
+        .map(|damage| damage.segment.0 + damage.offset)
+        .map(|start| {
+            let of = |damage: &&Damage| damage.segment.0 + damage.offset == start;
+            (start, start + report.damage.iter().find(of).unwrap().bytes)
+        })
+        .collect();
+    assert!(!expected.is_empty());
+    assert_eq!(
+        *super::writer::lock(&wal.owner.shared.known_damage),
+        expected
+    );
+}
+
+#[test]
 fn the_reserve_of_the_disk_is_kept() {
     let mut bench = Bench::new(4);
     bench.reopen();

@@ -220,6 +220,63 @@ async fn a_full_log_refuses_until_it_is_trimmed() {
     append(&wal, &[&payload]).await.unwrap();
 }
 
+/// What is in the way of a large batch can go even when it is only a little, and is in the newest segment.
+#[tokio::test]
+async fn a_batch_that_fits_an_empty_log_fits_once_all_is_trimmed() {
+    let directory = TempDir::new().unwrap();
+    let options = Options {
+        max_bytes: 100_000,
+        ..options(directory.path())
+    };
+    let metrics = Metrics::default();
+    let (wal, _, _) = open_with(options, metrics.clone());
+    append(&wal, &[&[7; 9000]]).await.unwrap();
+    let large = vec![8; 85_000];
+    let refusal = append(&wal, &[&large]).await.unwrap_err();
+    assert!(
+        matches!(refusal, AppendError::Full { .. }),
+        "the small one is not in the way: {refusal}"
+    );
+    wal.barrier().await.unwrap();
+    let segments = wal.bytes();
+    for _ in 0..100 {
+        append(&wal, &[&large]).await.unwrap_err();
+    }
+    wal.barrier().await.unwrap();
+    assert_eq!(wal.bytes(), segments, "refusals go on beginning segments");
+    for segment in wal.trimmable(wal.durable()) {
+        wal.remove_oldest(segment).unwrap();
+    }
+    append(&wal, &[&large]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_batch_that_no_trimming_makes_room_for_is_told_so() {
+    let directory = TempDir::new().unwrap();
+    let options = Options {
+        max_bytes: 100_000,
+        ..options(directory.path())
+    };
+    let (wal, _, _) = open_with(options, Metrics::default());
+    append(&wal, &[b"something"]).await.unwrap();
+    let limit = 100_000 - 2 * super::segment::FRAMES_AT as usize;
+    let refusal = wal.reserve(limit + 1).await.err();
+    assert!(
+        matches!(refusal, Some(AppendError::NeverFits { .. })),
+        "{refusal:?}"
+    );
+    let refusal = wal.reserve(limit).await.err();
+    assert!(
+        matches!(refusal, Some(AppendError::Full { .. })),
+        "{refusal:?}"
+    );
+    wal.barrier().await.unwrap();
+    for segment in wal.trimmable(wal.durable()) {
+        wal.remove_oldest(segment).unwrap();
+    }
+    wal.reserve(limit).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_permit_counts_against_the_log_before_it_is_used() {
     let directory = TempDir::new().unwrap();

@@ -138,6 +138,14 @@ impl Shared {
         self.wake.notify_one();
     }
 
+    /// Asks for a roll when it would change something.
+    pub fn roll_unless_empty(&self) {
+        let newest = lock(&self.segments).last().copied();
+        if newest.is_some_and(|newest| newest.bytes > FRAMES_AT) {
+            self.roll();
+        }
+    }
+
     /// Takes nothing more; the owner thread stops when it has written what is queued.
     pub fn close(&self) {
         lock(&self.queue).closed = true;
@@ -183,6 +191,13 @@ impl Shared {
         let used = self.bytes().saturating_add(pending);
         // There is always room left to begin a segment, without which a full log could not be trimmed.
         if used.saturating_add(asked).saturating_add(FRAMES_AT) > self.max_bytes {
+            // Even a log whose frames are all trimmed keeps its newest segment.
+            if asked.saturating_add(2 * FRAMES_AT) > self.max_bytes {
+                return Err(AppendError::NeverFits {
+                    asked,
+                    capacity: self.max_bytes,
+                });
+            }
             return Err(AppendError::Full {
                 used,
                 capacity: self.max_bytes,

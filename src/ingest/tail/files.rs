@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::state::{self, Saved};
 use super::{Error, Options};
+use crate::clock::WallMillis;
 
 /// A file is recognised by so many of its first bytes.
 const PREFIX_BYTES: u64 = 256;
@@ -20,12 +21,17 @@ const PREFIX_BYTES: u64 = 256;
 /// Five seconds, with the default poll.
 const QUIET_POLLS: u32 = 20;
 
+/// For so long the position of a file that is nowhere to be found is kept: its volume may be mounted again.
+const KEEP_MISSING: Duration = Duration::from_secs(7 * 24 * 3600);
+
 pub struct Files {
     options: Options,
     read_bytes: usize,
     followed: Vec<Followed>,
     /// Saved positions whose files have not been found since the start.
     orphans: Vec<Saved>,
+    /// When they are looked for again under other names.
+    orphans_due: Instant,
     unsaved: bool,
     /// Paths that could not be used, to say it once.
     troubled: HashMap<PathBuf, String>,
@@ -81,6 +87,7 @@ impl Files {
             read_bytes,
             followed: Vec::new(),
             orphans,
+            orphans_due: Instant::now(),
             unsaved: false,
             troubled: HashMap::new(),
         })
@@ -96,15 +103,21 @@ impl Files {
         let matches = self.matches();
         for followed in &mut self.followed {
             followed.matched = matches.iter().any(|(_, meta)| followed.is(meta));
-            followed.rotated = !fs::metadata(&followed.home).is_ok_and(|meta| followed.is(&meta));
+            match fs::metadata(&followed.home) {
+                Ok(meta) => followed.rotated = !followed.is(&meta),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => followed.rotated = true,
+                // Nobody can say what is there: it stays what it was, or a file that cannot be reached for a while would be forgotten.
+                Err(_) => {}
+            }
         }
         for (path, meta) in matches {
             if !self.followed.iter().any(|followed| followed.is(&meta)) {
                 self.follow(&path);
             }
         }
-        for orphan in std::mem::take(&mut self.orphans) {
-            self.follow_renamed(&orphan);
+        if Instant::now() >= self.orphans_due {
+            self.look_for_orphans();
+            self.orphans_due = Instant::now() + self.rotated_quiet();
         }
         for followed in &mut self.followed {
             match followed.look() {
@@ -156,7 +169,12 @@ impl Files {
 
     /// When it does not work, the positions on disk are older ones, from which lines are read again as duplicates; tried again soon.
     fn save(&mut self) -> bool {
-        let saved = self.followed.iter().map(Followed::saved).collect();
+        let saved = self
+            .followed
+            .iter()
+            .map(Followed::saved)
+            .chain(self.orphans.iter().cloned())
+            .collect();
         let outcome = state::save(&self.options.state_file, saved);
         self.unsaved = outcome.is_err();
         if let Err(error) = outcome {
@@ -240,37 +258,83 @@ impl Files {
         Ok(())
     }
 
-    /// Looks for a file that was renamed while nobody watched, to a name that no pattern matches, in the directory it was in.
-    fn follow_renamed(&mut self, orphan: &Saved) {
-        let Some(Ok(entries)) = orphan.path.parent().map(fs::read_dir) else {
-            return;
-        };
-        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-            let same_inode = fs::metadata(&path)
-                .is_ok_and(|meta| (meta.dev(), meta.ino()) == (orphan.device, orphan.inode));
-            if !same_inode {
-                continue;
-            }
-            let Ok(file) = File::open(&path) else {
-                continue;
-            };
-            let same = file
-                .metadata()
-                .and_then(|meta| is_same(orphan, &file, &meta))
-                .unwrap_or(false);
-            let known = self
-                .followed
-                .iter()
-                .any(|other| (other.device, other.inode) == (orphan.device, orphan.inode));
-            if same && !known {
-                info!(path = %path.display(), offset = orphan.offset, "following a rotated file to its end");
-                let mut followed = Followed::resumed(file, orphan);
-                followed.rotated = true;
-                self.followed.push(followed);
-                return;
+    /// Looks for files that were renamed while nobody watched. A position is given up only when its file is known to be gone, or was
+    /// not seen for days: until then the file may be on a volume that is not mounted, or not be readable yet.
+    fn look_for_orphans(&mut self) {
+        for mut orphan in std::mem::take(&mut self.orphans) {
+            match self.follow_renamed(&orphan) {
+                Ok(Search::Followed) => self.unsaved = true,
+                Ok(Search::Gone) => {
+                    info!(path = %orphan.path.display(), "a file is gone or another one now, its position is forgotten");
+                    self.unsaved = true;
+                }
+                Ok(Search::Unknown) | Err(_) => {
+                    let now = WallMillis::now().0;
+                    let since = *orphan.missing_since_millis.get_or_insert_with(|| {
+                        warn!(path = %orphan.path.display(), "a file is not there to go on with, its position is kept for a week");
+                        self.unsaved = true;
+                        now
+                    });
+                    let missing = u64::try_from(now.saturating_sub(since)).unwrap_or(0);
+                    if Duration::from_millis(missing) > KEEP_MISSING {
+                        info!(path = %orphan.path.display(), "a file has been missing for a week, its position is forgotten");
+                        self.unsaved = true;
+                    } else {
+                        self.orphans.push(orphan);
+                    }
+                }
             }
         }
     }
+
+    /// Looks for a file under any name in the directory it was in. An error says that it could not be found out.
+    fn follow_renamed(&mut self, orphan: &Saved) -> io::Result<Search> {
+        let identity = (orphan.device, orphan.inode);
+        let Some(directory) = orphan.path.parent() else {
+            return Ok(Search::Gone);
+        };
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            let same_inode =
+                fs::metadata(&path).is_ok_and(|meta| (meta.dev(), meta.ino()) == identity);
+            if !same_inode {
+                continue;
+            }
+            let known = self
+                .followed
+                .iter()
+                .any(|other| (other.device, other.inode) == identity);
+            if known {
+                // As a new file, because its first bytes were others.
+                return Ok(Search::Gone);
+            }
+            let file = File::open(&path)?;
+            let meta = file.metadata()?;
+            if !is_same(orphan, &file, &meta)? {
+                return Ok(Search::Gone);
+            }
+            info!(path = %path.display(), offset = orphan.offset, "following a rotated file to its end");
+            let mut followed = Followed::resumed(file, orphan);
+            followed.rotated = true;
+            self.followed.push(followed);
+            return Ok(Search::Followed);
+        }
+        // On another device it would say nothing: that may be what the volume is mounted over.
+        let replaced = fs::metadata(&orphan.path)
+            .is_ok_and(|meta| meta.dev() == orphan.device && meta.ino() != orphan.inode);
+        Ok(if replaced {
+            Search::Gone
+        } else {
+            Search::Unknown
+        })
+    }
+}
+
+/// What became of a file that was followed before the start.
+enum Search {
+    Followed,
+    Gone,
+    Unknown,
 }
 
 impl Followed {
@@ -321,6 +385,7 @@ impl Followed {
             generation: self.generation.to_string(),
             offset: self.offset,
             in_long_line: self.in_long_line,
+            missing_since_millis: None,
         }
     }
 

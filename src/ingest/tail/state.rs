@@ -31,6 +31,9 @@ pub struct Saved {
     pub offset: u64,
     /// `offset` stands inside a line that is too long and being stepped over.
     pub in_long_line: bool,
+    /// Since when it has not been found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing_since_millis: Option<i64>,
 }
 
 impl Saved {

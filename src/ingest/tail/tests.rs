@@ -186,6 +186,56 @@ async fn a_file_rotated_while_the_daemon_was_down_is_found_again() {
     run.stop().await;
 }
 
+/// The log's volume is not mounted when the daemon starts, and not at the next start either.
+#[tokio::test]
+async fn the_position_of_a_file_that_is_not_there_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("logs/audit.ndjson");
+    let away = directory.path().join("away.ndjson");
+    let other = directory.path().join("logs/audit-2.ndjson");
+    let run = start(directory.path());
+    append(&log, &format!("{}\n{}\n", anonymous("A"), anonymous("A")));
+    run.until_stored(&["A", "A"]).await;
+    run.stop().await;
+    fs::rename(&log, &away).unwrap();
+    let mut expected = vec!["A", "A"];
+    for name in ["B", "C"] {
+        let run = start(directory.path());
+        append(&other, &format!("{}\n", anonymous(name)));
+        expected.push(name);
+        run.until_stored(&expected).await;
+        run.stop().await;
+    }
+    let run = start(directory.path());
+    append(&other, &format!("{}\n", anonymous("D")));
+    expected.push("D");
+    run.until_stored(&expected).await;
+    fs::rename(&away, &log).unwrap();
+    append(&log, &format!("{}\n", anonymous("E")));
+    expected.push("E");
+    run.until_stored(&expected).await;
+    run.stop().await;
+}
+
+#[tokio::test]
+async fn the_position_of_a_file_that_was_replaced_is_forgotten() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("logs/audit.ndjson");
+    let state = directory.path().join("data/inputs.json");
+    let run = start(directory.path());
+    append(&log, &format!("{}\n", anonymous("A")));
+    run.until_stored(&["A"]).await;
+    run.stop().await;
+    let anew = directory.path().join("logs/new");
+    append(&anew, &format!("{}\n", anonymous("B")));
+    fs::rename(&anew, &log).unwrap();
+    let run = start(directory.path());
+    run.until_stored(&["A", "B"]).await;
+    run.stop().await;
+    let state = fs::read_to_string(state).unwrap();
+    assert_eq!(state.matches("\"inode\"").count(), 1, "{state}");
+}
+
 #[tokio::test]
 async fn a_truncated_file_is_read_from_its_beginning() {
     let directory = tempfile::tempdir().unwrap();
