@@ -369,8 +369,14 @@ fn report(
             text,
             "\nthe objects stay in {data_dir}; to read them, start the daemon again:"
         )?;
-        let program = std::env::args().next().unwrap_or_else(|| "traild".to_owned());
-        writeln!(text, "  TRAILD__DATA_DIR={data_dir} {} run &", shell_quoted(&program))?;
+        let program = std::env::args()
+            .next()
+            .unwrap_or_else(|| "traild".to_owned());
+        writeln!(
+            text,
+            "  TRAILD__DATA_DIR={data_dir} {} run &",
+            shell_quoted(&program)
+        )?;
     }
     let options = format!(
         "--no-sign-request --region {} --endpoint-url http://{store}",

@@ -185,7 +185,7 @@ impl S3Leg {
                 Some(outcome) = self.uploads.join_next() => match outcome? {
                     Outcome::Settled(settled) => self.plan.finish(settled),
                     Outcome::KeyTaken(batch) => self.plan.rekey(batch),
-                    Outcome::Again(batch) => self.ready.push_back(batch),
+                    Outcome::Again(batch) => self.ready.push_back(batch.id()),
                 },
                 Ok(()) = self.checkpoint_wanted.changed() => self.checkpoint_due = true,
                 () = sleep_until(due) => {
