@@ -33,12 +33,10 @@ pub fn block_on(daemon: impl Future<Output = anyhow::Result<()>>) -> Result<(), 
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let outcome = runtime.block_on(daemon);
     runtime.shutdown_background();
-    outcome.map_err(
-        |error| match error.downcast_ref().and_then(DaemonError::hint) {
-            Some(hint) => Failure::hinted(error, hint),
-            None => error.into(),
-        },
-    )
+    outcome.map_err(|error| match error.downcast_ref().and_then(DaemonError::hint) {
+        Some(hint) => Failure::hinted(error, hint),
+        None => error.into(),
+    })
 }
 
 /// Signals that a daemon listens to.

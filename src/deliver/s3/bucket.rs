@@ -195,7 +195,7 @@ impl Bucket {
                 return Ok(Found::Other { etag });
             }
         }
-        Ok(match comparison.is_same() {
+        Ok(match comparison.finish() {
             true => Found::Same { etag },
             false => Found::Other { etag },
         })

@@ -47,6 +47,13 @@ impl Default for Share {
     }
 }
 
+#[cfg(test)]
+impl Share {
+    pub fn of(bytes: usize) -> Self {
+        Self(Limit::new(bytes))
+    }
+}
+
 /// A log file in memory, with the room it takes.
 pub(super) struct Encoded {
     /// Without its bytes, which are in `gzip`.

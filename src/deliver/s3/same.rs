@@ -52,7 +52,8 @@ impl<'a> Comparison<'a> {
         self.raw.is_some() || self.inflated.is_some()
     }
 
-    pub fn is_same(self) -> bool {
+    /// Whether all that was taken is the file.
+    pub fn finish(self) -> bool {
         let inflated = self.inflated.and_then(|inflated| inflated.finish().ok());
         [self.raw, inflated]
             .into_iter()
@@ -92,7 +93,7 @@ mod tests {
         for piece in stored.chunks(100) {
             comparison.take(piece);
         }
-        comparison.is_same()
+        comparison.finish()
     }
 
     fn file(level: u8) -> LogFile {
@@ -135,6 +136,6 @@ mod tests {
         let zeroes = [0; 1024];
         let taken = (0..u64::MAX).find(|_| !comparison.take(&zeroes)).unwrap();
         assert!(taken * 1024 <= comparison.largest());
-        assert!(!comparison.is_same());
+        assert!(!comparison.finish());
     }
 }

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::batch::Limits;
+use crate::deliver::s3::encode::Share;
 use crate::deliver::s3::plan::{Now, Plan, Taken};
 use crate::deliver::s3::{OnStop, Options, S3Leg};
 use crate::deliver::view::{Leg, Metrics};
@@ -117,6 +118,10 @@ async fn store(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> (Cl
             tokio::spawn(connection);
         }
     });
+    (client(endpoint), log)
+}
+
+fn client(endpoint: String) -> Client {
     let config = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .endpoint_url(endpoint)
@@ -126,7 +131,7 @@ async fn store(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> (Cl
         .http_client(aws_smithy_http_client::Builder::new().build_http())
         .retry_config(RetryConfig::disabled())
         .build();
-    (Client::from_conf(config), log)
+    Client::from_conf(config)
 }
 
 fn open(directory: &str) -> Wal {
@@ -462,4 +467,34 @@ async fn batches_that_are_always_refused_stand_in_nobody_s_way() {
         (REFUSED.len() * EVENTS) as u64,
         "and they are kept"
     );
+}
+
+#[tokio::test]
+async fn a_leg_whose_destination_hangs_leaves_room_for_the_others() {
+    for (share, others_go_on) in [(4 << 10, true), (1 << 20, false)] {
+        let journal = journal(&["us-east-1"]).await;
+        let batch = sealed(&journal);
+        // Enough to make one file, and a little more.
+        let encoding = Encoding::new(Compressors::new(6).unwrap(), 40 << 10);
+        let encoding = Arc::new(encoding);
+        // Connections wait in its backlog for ever.
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let silent_client = client(format!("http://{}", silent.local_addr().unwrap()));
+        let mut hanging = uploader(&journal, silent_client, false);
+        hanging.bucket.share = Share::of(share);
+        hanging.encoding = encoding.clone();
+        let hanging = Arc::new(hanging);
+        let mut uploads = tokio::task::JoinSet::new();
+        for _ in 0..20 {
+            let (hanging, batch) = (hanging.clone(), batch.clone());
+            uploads.spawn(async move { hanging.deliver(batch).await });
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+
+        let (healthy_client, _) = store(|_| ok("")).await;
+        let mut healthy = uploader(&journal, healthy_client, false);
+        healthy.encoding = encoding;
+        let outcome = tokio::time::timeout(Duration::from_secs(1), healthy.deliver(batch)).await;
+        assert_eq!(outcome.is_ok(), others_go_on, "share of {share}");
+    }
 }
