@@ -12,8 +12,9 @@ use super::client::{Client, Endpoint};
 use super::{ConfigArgument, Failure, counted, status, talk};
 use crate::aws;
 use crate::config::units::{show_duration, show_size};
-use crate::config::{Config, Loaded, Mistake, OrganizationAccounts, Place, Source, StorageKind};
+use crate::config::{Config, Loaded, Mistake, Place, Source, StorageKind};
 use crate::server::{BindError, Listener};
+use crate::trail::Members;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -316,10 +317,10 @@ fn summary(Loaded { config, source, .. }: &Loaded) -> String {
             "/"
         };
         let accounts = match (&trail.organization_id, &trail.organization_accounts) {
-            (Some(id), OrganizationAccounts::All) if trail.is_organization_trail => {
+            (Some(id), Members::Every) if trail.is_organization_trail => {
                 format!("all accounts of {id}")
             }
-            (Some(id), OrganizationAccounts::Only(some)) if trail.is_organization_trail => {
+            (Some(id), Members::Listed(some)) if trail.is_organization_trail => {
                 format!("{} of {id}", counted(some.len(), "account"))
             }
             _ => format!("account {}", config.account_id),

@@ -11,7 +11,7 @@ mod sections;
 mod tree;
 pub mod units;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,6 +21,7 @@ use std::time::Duration;
 pub use mistake::{Mistake, Place, Warning};
 
 use crate::event::{AccountId, Region};
+use crate::trail::Members;
 use reader::Findings;
 
 /// Everything a daemon is told. Sizes are bytes.
@@ -166,24 +167,9 @@ pub struct TrailConfig {
     pub is_organization_trail: bool,
     /// Given whenever `is_organization_trail` is true.
     pub organization_id: Option<String>,
-    pub organization_accounts: OrganizationAccounts,
+    pub organization_accounts: Members,
     pub enable_log_file_validation: bool,
     pub kms_key_id: Option<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum OrganizationAccounts {
-    All,
-    Only(BTreeSet<AccountId>),
-}
-
-impl OrganizationAccounts {
-    pub fn contains(&self, account: &AccountId) -> bool {
-        match self {
-            Self::All => true,
-            Self::Only(accounts) => accounts.contains(account),
-        }
-    }
 }
 
 impl Config {
@@ -243,14 +229,6 @@ impl Config {
             inputs: Inputs::default(),
             trails: Vec::new(),
         }
-    }
-
-    /// Where digest keys are kept.
-    pub fn key_dir(&self) -> PathBuf {
-        self.digest
-            .key_dir
-            .clone()
-            .unwrap_or_else(|| self.data_dir.join("keys"))
     }
 }
 

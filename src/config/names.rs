@@ -4,32 +4,13 @@
 
 use std::net::Ipv4Addr;
 
-/// CloudTrail: 3–128 of letters, digits and `._-`, letters or digits at both ends, no two of `._-` together, not an IPv4 address.
+use crate::trail::TrailName;
+
+/// CloudTrail's rules for trails, which the type knows.
 pub fn trail_name(name: &str) -> Result<(), String> {
-    let bytes = name.as_bytes();
-    if !(3..=128).contains(&bytes.len()) {
-        return Err(format!(
-            "is {} characters long, a trail's name has 3 to 128",
-            name.chars().count()
-        ));
-    }
-    let mark = |b: &u8| matches!(b, b'.' | b'_' | b'-');
-    if !bytes.iter().all(|b| b.is_ascii_alphanumeric() || mark(b)) {
-        return Err("may hold only letters, digits, '.', '_' and '-'".into());
-    }
-    if mark(&bytes[0]) || mark(&bytes[bytes.len() - 1]) {
-        return Err("must begin and end with a letter or digit".into());
-    }
-    if bytes
-        .windows(2)
-        .any(|pair| mark(&pair[0]) && mark(&pair[1]))
-    {
-        return Err("has two of '.', '_' and '-' side by side".into());
-    }
-    if name.parse::<Ipv4Addr>().is_ok() {
-        return Err("looks like an IP address".into());
-    }
-    Ok(())
+    name.parse::<TrailName>()
+        .map(|_| ())
+        .map_err(|rule| format!("cannot be a trail's: {rule}"))
 }
 
 /// S3's rules for general purpose buckets.

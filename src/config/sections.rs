@@ -1,6 +1,6 @@
 //! The keys: which there are, what each may hold, and how they bear on one another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -402,7 +402,7 @@ fn read_trail(mut section: Section<'_>, findings: &Findings) -> Option<(At<Strin
         section.take_or("organization_id", None, optional(names::organization_id));
     let accounts = section.take_or(
         "organization_accounts",
-        OrganizationAccounts::All,
+        Members::Every,
         organization_accounts,
     );
     if organization.value && organization_id.value.is_none() && !organization_id.is_given() {
@@ -455,7 +455,7 @@ fn read_trail(mut section: Section<'_>, findings: &Findings) -> Option<(At<Strin
     Some((name, trail))
 }
 
-fn organization_accounts(item: &Item) -> Result<OrganizationAccounts, Problem> {
+fn organization_accounts(item: &Item) -> Result<Members, Problem> {
     let hint = "write [\"*\"] for all accounts, or the twelve digits of each in quotes";
     let mut accounts = BTreeSet::new();
     let given = texts(item)?;
@@ -467,7 +467,7 @@ fn organization_accounts(item: &Item) -> Result<OrganizationAccounts, Problem> {
     }
     for account in &given {
         if account == "*" {
-            return Ok(OrganizationAccounts::All);
+            return Ok(Members::Every);
         }
         let account = account.parse().map_err(|_| {
             Problem::hint(
@@ -477,7 +477,7 @@ fn organization_accounts(item: &Item) -> Result<OrganizationAccounts, Problem> {
         })?;
         accounts.insert(account);
     }
-    Ok(OrganizationAccounts::Only(accounts))
+    Ok(Members::Listed(accounts))
 }
 
 fn address(item: &Item) -> Result<SocketAddr, Problem> {

@@ -111,7 +111,7 @@ fn the_contracts_example_is_read_in_full() {
         include_global_service_events: true,
         is_organization_trail: false,
         organization_id: Some("o-exampleorgid".into()),
-        organization_accounts: OrganizationAccounts::All,
+        organization_accounts: Members::Every,
         enable_log_file_validation: true,
         kms_key_id: None,
     }];

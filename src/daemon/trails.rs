@@ -1,7 +1,7 @@
 //! The trails of a configuration, as the legs want them.
 
-use crate::config::{Config, OrganizationAccounts, StorageKind, TrailConfig};
-use crate::trail::{Accounts, Members, Trail};
+use crate::config::{Config, StorageKind, TrailConfig};
+use crate::trail::{Accounts, Trail};
 
 /// The trail, and its bucket, of a daemon that was told of none and stores in its own buckets.
 pub const DEFAULT_TRAIL: (&str, &str) = ("MyTrail", "my-trail-logs");
@@ -39,10 +39,7 @@ fn configured(config: &Config, trail: &TrailConfig) -> Trail {
     let accounts = match (&trail.organization_id, trail.is_organization_trail) {
         (Some(id), true) => Accounts::Organization {
             id: id.clone(),
-            members: match &trail.organization_accounts {
-                OrganizationAccounts::All => Members::Every,
-                OrganizationAccounts::Only(listed) => Members::Listed(listed.clone()),
-            },
+            members: trail.organization_accounts.clone(),
         },
         _ => Accounts::Own,
     };

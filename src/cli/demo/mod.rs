@@ -28,9 +28,10 @@ use events::{Event, Records};
 use super::Failure;
 use super::run::{Asked, Signals, block_on};
 use crate::aws;
-use crate::config::{Config, OrganizationAccounts, TrailConfig};
+use crate::config::{Config, TrailConfig};
 use crate::daemon::{Addresses, DEFAULT_TRAIL, Daemon};
 use crate::telemetry::logs;
+use crate::trail::Members;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -127,7 +128,7 @@ fn cover_accounts(config: &mut Config, events: &[Event]) {
         include_global_service_events: true,
         is_organization_trail: true,
         organization_id: Some("o-traildemo0".to_owned()),
-        organization_accounts: OrganizationAccounts::All,
+        organization_accounts: Members::Every,
         enable_log_file_validation: false,
         kms_key_id: None,
     }];

@@ -41,7 +41,6 @@ pub struct Sidecars {
     window: usize,
     /// Fingerprints in each file, by the segment's position.
     kept: BTreeMap<u64, usize>,
-    damaged: usize,
 }
 
 impl Sidecars {
@@ -54,7 +53,6 @@ impl Sidecars {
         let mut sidecars = Self {
             window: events,
             kept: BTreeMap::new(),
-            damaged: 0,
             directory,
         };
         let mut window = Window::new(sidecars.load_or_make_secret()?, events);
@@ -76,11 +74,6 @@ impl Sidecars {
             "remembered events of removed journal segments"
         );
         Ok((sidecars, window))
-    }
-
-    /// Files found damaged when opening.
-    pub fn damaged(&self) -> usize {
-        self.damaged
     }
 
     /// Deletes the journal's segments that end at or before `below`, each after its fingerprints are kept here. Blocking. Answers how
@@ -154,13 +147,12 @@ impl Sidecars {
         Ok(files)
     }
 
-    fn set_aside(&mut self, path: &Path) -> io::Result<()> {
-        self.damaged += 1;
+    fn set_aside(&self, path: &Path) -> io::Result<()> {
         warn!(path = %path.display(), "a file of remembered events is damaged and set aside, its events sent again will be taken as new");
         fs::rename(path, path.with_extension("fps.damaged"))
     }
 
-    fn load_or_make_secret(&mut self) -> io::Result<Secret> {
+    fn load_or_make_secret(&self) -> io::Result<Secret> {
         let path = self.directory.join("secret");
         if let Some(bytes) = snapshot::read(&path)? {
             match <[u8; SECRET_BYTES]>::try_from(bytes) {
@@ -296,8 +288,7 @@ mod tests {
         let mut bytes = fs::read(&victim).unwrap();
         bytes[40] ^= 4;
         fs::write(&victim, bytes).unwrap();
-        let (reopened, mut window) = Sidecars::open(directory.path(), 100).unwrap();
-        assert_eq!(reopened.damaged(), 1);
+        let (_, mut window) = Sidecars::open(directory.path(), 100).unwrap();
         assert!(victim.with_extension("fps.damaged").exists() && !victim.exists());
         assert!(
             all[10..]
@@ -312,11 +303,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         Sidecars::open(directory.path(), 100).unwrap();
         fs::write(directory.path().join("dedup/secret"), b"short").unwrap();
-        let (sidecars, _) = Sidecars::open(directory.path(), 100).unwrap();
-        assert_eq!(sidecars.damaged(), 1);
-        assert_eq!(
-            Sidecars::open(directory.path(), 100).unwrap().0.damaged(),
-            0
-        );
+        Sidecars::open(directory.path(), 100).unwrap();
+        let aside = directory.path().join("dedup/secret.fps.damaged");
+        assert_eq!(fs::read(&aside).unwrap(), b"short");
+        // The new one is sound.
+        fs::remove_file(&aside).unwrap();
+        Sidecars::open(directory.path(), 100).unwrap();
+        assert!(!aside.exists());
     }
 }
