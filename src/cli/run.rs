@@ -30,13 +30,16 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
 /// Runs a daemon's future to its end. Blocking work that is left then, such as a file being compressed, is not waited for: what matters
 /// is on disk.
 pub fn block_on(daemon: impl Future<Output = anyhow::Result<()>>) -> Result<(), Failure> {
+    crate::server::raise_file_limit();
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let outcome = runtime.block_on(daemon);
     runtime.shutdown_background();
-    outcome.map_err(|error| match error.downcast_ref().and_then(DaemonError::hint) {
-        Some(hint) => Failure::hinted(error, hint),
-        None => error.into(),
-    })
+    outcome.map_err(
+        |error| match error.downcast_ref().and_then(DaemonError::hint) {
+            Some(hint) => Failure::hinted(error, hint),
+            None => error.into(),
+        },
+    )
 }
 
 /// Signals that a daemon listens to.

@@ -96,11 +96,17 @@ impl DaemonError {
                 std::io::ErrorKind::PermissionDenied => {
                     "let the user that traild runs as write there, or set data_dir to a directory of its own"
                 }
-                std::io::ErrorKind::StorageFull => "make room on that disk; nothing in data_dir is lost meanwhile",
+                std::io::ErrorKind::StorageFull => {
+                    "make room on that disk; nothing in data_dir is lost meanwhile"
+                }
                 _ => "set data_dir to a directory that traild can create and write",
             }),
-            Self::Locked(_) => Some("stop the other daemon, or give this one a data_dir of its own"),
-            Self::LogFailed { .. } => Some("look at the disk, then start traild again: it recovers by itself"),
+            Self::Locked(_) => {
+                Some("stop the other daemon, or give this one a data_dir of its own")
+            }
+            Self::LogFailed { .. } => {
+                Some("look at the disk, then start traild again: it recovers by itself")
+            }
             _ => None,
         }
     }

@@ -150,7 +150,10 @@ mod tests {
         }
         assert_eq!(seen, [b"one"]);
         let nothing = tokio::time::timeout(Duration::from_millis(50), tail.next()).await;
-        assert!(nothing.is_err(), "there is nothing to read, and no spinning");
+        assert!(
+            nothing.is_err(),
+            "there is nothing to read, and no spinning"
+        );
 
         append(&journal, b"two").await;
         let chunk = tail.next().await.unwrap();

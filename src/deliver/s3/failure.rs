@@ -3,6 +3,8 @@
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
+use crate::telemetry::chain;
+
 const MAX_CODE_BYTES: usize = 64;
 const MAX_MESSAGE_CHARS: usize = 512;
 
@@ -47,7 +49,7 @@ impl Failure {
                 Some(status) => &format!("http status {status}"),
                 None => "no message",
             },
-            (None, _) => &causes(error),
+            (None, _) => &chain(error),
         };
         Self {
             status,
@@ -69,21 +71,6 @@ impl Failure {
         ];
         CODES.contains(&self.code.as_str())
     }
-}
-
-/// An error and what is behind it, each said once.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let told = error.to_string();
-        if !text.ends_with(&told) {
-            text.push_str(": ");
-            text.push_str(&told);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 fn presentable(message: &str) -> String {

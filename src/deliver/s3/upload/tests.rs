@@ -431,11 +431,21 @@ async fn batches_that_are_always_refused_stand_in_nobody_s_way() {
     let (_checkpoints, wanted) = watch::channel(0);
     let options = Options {
         held_bytes: 1 << 20,
+        journal_bytes: u64::MAX,
+        max_age: Duration::from_secs(60),
         on_stop: OnStop::Leave,
     };
-    let leg = S3Leg::open(plan(), &journal, open("ledger"), uploader, options, wanted)
-        .await
-        .unwrap();
+    let leg = S3Leg::open(
+        plan(),
+        &journal,
+        open("ledger"),
+        uploader,
+        options,
+        wanted,
+        false,
+    )
+    .await
+    .unwrap();
     let stop = CancellationToken::new();
     let task = tokio::spawn(leg.run(stop.clone()));
     let all_that_can = async {
