@@ -24,15 +24,19 @@ use crate::wal::{ReadError, Wal};
 pub struct Encoding {
     pub compressors: Compressors,
     budget: Limit,
+    /// Files being made at a time: more than there are processors would hold memory and gain nothing.
+    processors: Arc<Semaphore>,
 }
 
 impl Encoding {
     /// `budget_bytes` bounds what all files being made or uploaded hold together, uncompressed and compressed. A file
     /// larger than that is made alone.
     pub fn new(compressors: Compressors, budget_bytes: usize) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             compressors,
             budget: Limit::new(budget_bytes),
+            processors: Arc::new(Semaphore::new(processors)),
         }
     }
 }
@@ -87,9 +91,12 @@ pub(super) async fn encode(
         .take(batch.json_bytes + batch.json_bytes / 4)
         .await;
     let made = {
+        let processor = encoding.processors.clone().acquire_owned().await;
+        let processor = processor.expect("processors: their semaphore is never closed");
         let (journal, encoding) = (journal.clone(), encoding.clone());
         let (json_bytes, positions) = (batch.json_bytes, batch.positions.clone());
         tokio::task::spawn_blocking(move || {
+            let _processor = processor;
             let mut builder = Builder::with_capacity(usize::try_from(json_bytes).unwrap_or(0));
             let mut lost = 0;
             journal.reader().read_each(
