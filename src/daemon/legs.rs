@@ -1,0 +1,164 @@
+//! The legs of all trails: built, spawned, and watched for how far they have come.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::stage::Stage;
+use super::status::TrailView;
+use super::{Addresses, DaemonError, trails};
+use crate::aws;
+use crate::batch;
+use crate::config::{Config, StorageKind};
+use crate::deliver;
+use crate::deliver::gate::Gate;
+use crate::deliver::s3::{
+    Absent, Bucket, Encoding, OnStop, Options, Plan, Progress, S3Leg, Uploader,
+};
+use crate::deliver::view::{Leg, LegView};
+use crate::ledger::{Replay, TrailState};
+use crate::logfile::Compressors;
+use crate::trail::Trail;
+use crate::wal::{Position, Wal};
+
+const MIB: usize = 1 << 20;
+
+/// What the files being made and uploaded hold in memory, all legs together.
+const FILES_BYTES: usize = 128 * MIB;
+
+/// What the open and pending batches hold in memory, all legs together.
+const BATCHES_BYTES: usize = 48 * MIB;
+
+/// What the legs are built on.
+pub struct Ground<'a> {
+    pub config: &'a Config,
+    pub addresses: Addresses,
+    /// The journal's own.
+    pub identity: [u8; 16],
+    /// Where a trail begins that the ledger does not know.
+    pub new_from: Position,
+    pub journal: &'a Wal,
+    pub ledger: &'a Wal,
+    pub metrics: deliver::Metrics,
+}
+
+/// The legs, running.
+pub struct Legs {
+    pub views: Arc<Vec<TrailView>>,
+    /// Of every leg that may hold the journal back.
+    pub progress: Vec<watch::Receiver<Progress>>,
+    /// Each change asks every leg for a checkpoint.
+    pub checkpoint_wanted: watch::Sender<u64>,
+}
+
+impl Legs {
+    /// Starts a leg for each trail of the configuration, and a memory for each other one that the ledger knows.
+    pub async fn start(
+        ground: Ground<'_>,
+        mut replay: Replay,
+        stage: &mut Stage,
+    ) -> Result<Self, DaemonError> {
+        let config = ground.config;
+        let trails = trails::of(config);
+        let compressors = Compressors::new(config.delivery.gzip_level)?;
+        let encoding = Arc::new(Encoding::new(compressors, FILES_BYTES));
+        let sdk = aws::sdk_config(config).await;
+        let held_bytes = (BATCHES_BYTES / trails.len().max(1)).clamp(MIB, 16 * MIB);
+        let checkpoint_wanted = watch::Sender::new(0);
+        let mut progress = Vec::new();
+        let mut views = Vec::new();
+        for trail in trails {
+            let trail = Arc::new(trail);
+            let client = match ground.addresses.store {
+                Some(address) => aws::embedded_client(config, address),
+                None => aws::s3_client(&sdk, config),
+            };
+            let create_bucket = config.storage.kind == StorageKind::Embedded;
+            let view = view(&trail, &ground.metrics);
+            views.push(TrailView {
+                trail: trail.clone(),
+                s3: view.clone(),
+            });
+            let uploader = Uploader {
+                trail: trail.clone(),
+                bucket: Bucket::new(client, create_bucket),
+                journal: ground.journal.clone(),
+                encoding: encoding.clone(),
+                gate: Gate::default(),
+                view,
+            };
+            let remembered = replay.remove(&trail.arn());
+            let is_known = remembered.is_some();
+            let state = remembered.unwrap_or_else(|| begin(&trail, ground.new_from));
+            let failed = failed(trail.name.to_string());
+            let leg = S3Leg::open(
+                Plan::new(trail, ground.identity, limits(config), state),
+                ground.journal,
+                ground.ledger.clone(),
+                Arc::new(uploader),
+                options(config, held_bytes),
+                checkpoint_wanted.subscribe(),
+                is_known,
+            );
+            let leg = leg.await.map_err(&failed)?;
+            progress.push(leg.watch_progress());
+            stage.spawn(|stop| Box::pin(async move { leg.run(stop).await.map_err(failed) }));
+        }
+        for (arn, state) in replay.rest() {
+            let failed = failed(arn.clone());
+            let wanted = checkpoint_wanted.subscribe();
+            let absent = Absent::new(arn, state, ground.journal, ground.ledger.clone(), wanted);
+            if let Some(absent) = absent {
+                progress.push(absent.watch_progress());
+                stage.spawn(|stop| Box::pin(async move { absent.run(stop).await.map_err(failed) }));
+            }
+        }
+        Ok(Self {
+            views: Arc::new(views),
+            progress,
+            checkpoint_wanted,
+        })
+    }
+}
+
+fn failed(trail: String) -> impl Fn(deliver::s3::LegError) -> DaemonError {
+    move |source| DaemonError::Leg {
+        trail: trail.clone(),
+        source,
+    }
+}
+
+fn begin(trail: &Trail, horizon: Position) -> TrailState {
+    tracing::info!(trail = %trail.name, horizon = horizon.0, "new trail");
+    TrailState {
+        horizon,
+        ..TrailState::default()
+    }
+}
+
+fn view(trail: &Trail, metrics: &deliver::Metrics) -> LegView {
+    let leg = Leg {
+        trail: trail.name.to_string(),
+        sink: "s3",
+    };
+    LegView::new(leg, metrics.clone())
+}
+
+fn limits(config: &Config) -> batch::Limits {
+    batch::Limits {
+        max_age: config.delivery.max_age,
+        max_bytes: config.delivery.max_bytes,
+    }
+}
+
+fn options(config: &Config, held_bytes: usize) -> Options {
+    Options {
+        held_bytes,
+        journal_bytes: config.journal.max_bytes / 2,
+        max_age: config.delivery.max_age,
+        on_stop: match config.delivery.flush_on_stop {
+            true => OnStop::Flush(config.delivery.stop_timeout),
+            false => OnStop::Leave,
+        },
+    }
+}

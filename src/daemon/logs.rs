@@ -1,0 +1,143 @@
+//! The two logs of a `data_dir`, opened and replayed.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::DaemonError;
+use crate::config::Config;
+use crate::ingest::dedup::{Sidecars, Window};
+use crate::ledger::Replay;
+use crate::snapshot;
+use crate::wal::{self, DiskReserve, Position, RealDisk, Wal};
+
+const MIB: usize = 1 << 20;
+
+/// The journal and the ledger, with what they told.
+pub struct Logs {
+    pub identity: [u8; 16],
+    /// Where a trail begins that the ledger does not know.
+    pub new_from: Position,
+    pub journal: Wal,
+    pub ledger: Wal,
+    pub replay: Replay,
+    pub sidecars: Sidecars,
+    pub window: Window,
+}
+
+impl Logs {
+    /// Blocking.
+    pub fn open(config: &Config, metrics: wal::Metrics) -> Result<Self, DaemonError> {
+        let data_dir = &config.data_dir;
+        let unusable = |source| DaemonError::DataDir {
+            path: data_dir.clone(),
+            source,
+        };
+        let identity = identity(data_dir).map_err(unusable)?;
+
+        let mut replay = Replay::default();
+        let options = wal::Options {
+            directory: data_dir.join("ledger"),
+            segment_bytes: 16 << 20,
+            max_bytes: u64::MAX,
+            disk_reserve: DiskReserve::None,
+            queue_bytes: 64 * MIB,
+        };
+        let disk = Arc::new(RealDisk);
+        let (ledger, recovery) = Wal::open(
+            disk.clone(),
+            options,
+            wal::Metrics::default(),
+            &mut |at, frame| replay.take(at, frame),
+        )
+        .map_err(|source| DaemonError::Log {
+            log: "ledger",
+            source,
+        })?;
+        tracing::info!(?recovery, "ledger is open");
+        let is_whole = recovery.frames > 0
+            && recovery.damaged_ranges == 0
+            && recovery.missing_bytes == 0
+            && replay.undecodable() == 0;
+
+        let window_events = config.ingest.dedup_window;
+        let (sidecars, mut window) = Sidecars::open(data_dir, window_events).map_err(unusable)?;
+        let options = wal::Options {
+            directory: data_dir.join("journal"),
+            segment_bytes: config.journal.segment_bytes,
+            max_bytes: config.journal.max_bytes,
+            disk_reserve: DiskReserve::Bytes(disk_reserve(config)),
+            queue_bytes: 16 * MIB,
+        };
+        let (journal, recovery) = Wal::open_beyond(
+            disk,
+            options,
+            metrics,
+            replay.highest_position(),
+            &mut |_, frame| window.remember_frame(frame),
+        )
+        .map_err(|source| DaemonError::Log {
+            log: "journal",
+            source,
+        })?;
+        tracing::info!(?recovery, "journal is open");
+        // A trail that a whole ledger does not know is new. A ledger that is lost or damaged may have forgotten it: then all
+        // that the journal holds is delivered, rather twice than never.
+        let new_from = if is_whole {
+            journal.durable()
+        } else {
+            journal.start()
+        };
+        Ok(Self {
+            identity,
+            new_from,
+            journal,
+            ledger,
+            replay,
+            sidecars,
+            window,
+        })
+    }
+}
+
+/// Free bytes of the disk that events may not take, so that the ledger can go on and deliveries can make room: one segment, but
+/// no more than an eighth of a small journal.
+fn disk_reserve(config: &Config) -> u64 {
+    let journal = &config.journal;
+    journal
+        .segment_bytes
+        .min(journal.max_bytes / 8)
+        .clamp(1 << 20, 64 << 20)
+}
+
+pub fn make_private_dir(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    let is_new = !path.exists();
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)?;
+    match path.canonicalize()?.parent() {
+        // Its entry must be durable, too.
+        Some(parent) if is_new => std::fs::File::open(parent)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+/// The identity of this `data_dir`, made on its first use.
+fn identity(data_dir: &Path) -> std::io::Result<[u8; 16]> {
+    let path = data_dir.join("id");
+    if let Some(text) = snapshot::read(&path)? {
+        let mut identity = [0; 16];
+        match hex::decode_to_slice(text.trim_ascii(), &mut identity) {
+            Ok(()) => return Ok(identity),
+            // It only has to be unlike any other: a new one serves as well. Batches that were sealed have their keys already.
+            Err(error) => {
+                tracing::error!(path = %path.display(), %error, "identity cannot be read, a new one is made")
+            }
+        }
+    }
+    let mut identity = [0; 16];
+    getrandom::fill(&mut identity).map_err(std::io::Error::other)?;
+    snapshot::replace(&path, hex::encode(identity).as_bytes())?;
+    Ok(identity)
+}
