@@ -73,6 +73,11 @@ impl Signals {
             _ = self.hang_up.recv() => Asked::Reload,
         }
     }
+
+    /// Resolves when a stop is asked for; a reload is passed over.
+    pub async fn stop_asked(&mut self) {
+        while self.next().await != Asked::Stop {}
+    }
 }
 
 /// Runs until it is told to stop, or until it cannot go on.
@@ -83,7 +88,7 @@ async fn supervise(path: Option<&Path>, loaded: Loaded) -> anyhow::Result<()> {
     let mut daemon = tokio::select! {
         started = Daemon::start(&config) => started?,
         // Nothing was accepted yet: there is nothing to bring to an end.
-        () = stop_asked(&mut signals) => return Ok(()),
+        () = signals.stop_asked() => return Ok(()),
     };
     loop {
         announce(&daemon);
@@ -111,13 +116,9 @@ async fn supervise(path: Option<&Path>, loaded: Loaded) -> anyhow::Result<()> {
         daemon.stop().await;
         daemon = tokio::select! {
             started = restart(&mut config, next) => started?,
-            () = stop_asked(&mut signals) => return Ok(()),
+            () = signals.stop_asked() => return Ok(()),
         };
     }
-}
-
-async fn stop_asked(signals: &mut Signals) {
-    while signals.next().await != Asked::Stop {}
 }
 
 /// A new configuration that can be used and differs from the one in use.

@@ -26,7 +26,7 @@ use serde_json::value::RawValue;
 use events::{Event, Records};
 
 use super::Failure;
-use super::run::{Asked, Signals, block_on};
+use super::run::{Signals, block_on};
 use crate::aws;
 use crate::config::{Config, TrailConfig};
 use crate::daemon::{Addresses, DEFAULT_TRAIL, Daemon};
@@ -80,7 +80,7 @@ async fn demonstrate(options: Arguments) -> anyhow::Result<()> {
     let outcome = tokio::select! {
         outcome = show(daemon.addresses(), &config, &options, &events) => outcome,
         error = daemon.failed() => Err(error.into()),
-        () = stop_asked(&mut signals) => match options.once {
+        () = signals.stop_asked() => match options.once {
             true => Err(anyhow::anyhow!("interrupted before everything was delivered")),
             false => Ok(()),
         },
@@ -90,7 +90,7 @@ async fn demonstrate(options: Arguments) -> anyhow::Result<()> {
             "\nthe daemon goes on: send events of your own, look into the bucket; ctrl-c ends it"
         );
         tokio::select! {
-            () = stop_asked(&mut signals) => {}
+            () = signals.stop_asked() => {}
             error = daemon.failed() => {
                 daemon.stop().await;
                 return Err(error.into());
@@ -99,10 +99,6 @@ async fn demonstrate(options: Arguments) -> anyhow::Result<()> {
     }
     daemon.stop().await;
     outcome
-}
-
-async fn stop_asked(signals: &mut Signals) {
-    while signals.next().await != Asked::Stop {}
 }
 
 /// The default trail takes the home account. Events of other accounts need one that takes them all.
