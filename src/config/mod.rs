@@ -21,7 +21,7 @@ use std::time::Duration;
 pub use mistake::{Mistake, Place, Warning};
 
 use crate::event::{AccountId, Region};
-use crate::trail::Members;
+use crate::trail::{EventBus, LogGroup, Members, Selectors, Topic};
 use reader::Findings;
 
 /// Everything a daemon is told. Sizes are bytes.
@@ -157,11 +157,11 @@ pub struct TrailConfig {
     pub s3_bucket_name: String,
     /// Empty: none. Never begins or ends with a slash.
     pub s3_key_prefix: String,
-    pub sns_topic_arn: Option<String>,
-    pub cloud_watch_logs_log_group_arn: Option<String>,
-    pub cloud_watch_logs_role_arn: Option<String>,
-    /// A name or an ARN.
-    pub event_bus: Option<String>,
+    pub sns_topic: Option<Topic>,
+    /// The log group, with the role if one is given.
+    pub cloud_watch_logs: Option<LogGroup>,
+    pub event_bus: Option<EventBus>,
+    pub selectors: Selectors,
     pub is_multi_region_trail: bool,
     pub include_global_service_events: bool,
     pub is_organization_trail: bool,

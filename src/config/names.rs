@@ -90,36 +90,6 @@ pub fn organization_id(id: &str) -> Result<(), String> {
     }
 }
 
-pub fn topic_arn(arn: &str) -> Result<(), String> {
-    let example = "arn:aws:sns:us-east-1:111122223333:trail";
-    let topic = Arn::parse(arn, "sns", Scope::Regional)
-        .ok_or_else(|| not_an_arn("an SNS topic", example))?
-        .resource;
-    if topic.ends_with(".fifo") {
-        return Err("is a FIFO topic, which CloudTrail does not publish to".into());
-    }
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-    if topic.is_empty() || topic.len() > 256 || !topic.bytes().all(allowed) {
-        return Err("names a topic by other than 1 to 256 letters, digits, '-' and '_'".into());
-    }
-    Ok(())
-}
-
-pub fn log_group_arn(arn: &str) -> Result<(), String> {
-    let example = "arn:aws:logs:us-east-1:111122223333:log-group:trail:*";
-    let wrong = || not_an_arn("a CloudWatch Logs log group", example);
-    let resource = Arn::parse(arn, "logs", Scope::Regional)
-        .ok_or_else(wrong)?
-        .resource;
-    let group = resource.strip_prefix("log-group:").ok_or_else(wrong)?;
-    let group = group.strip_suffix(":*").unwrap_or(group);
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_-/.#".contains(&b);
-    if group.is_empty() || group.len() > 512 || !group.bytes().all(allowed) {
-        return Err("names a log group by other than 1 to 512 letters, digits and '_-/.#'".into());
-    }
-    Ok(())
-}
-
 pub fn role_arn(arn: &str) -> Result<(), String> {
     let wrong = || not_an_arn("an IAM role", "arn:aws:iam::111122223333:role/trail");
     let resource = Arn::parse(arn, "iam", Scope::Global)
@@ -129,29 +99,6 @@ pub fn role_arn(arn: &str) -> Result<(), String> {
         Some(name) if !name.is_empty() => Ok(()),
         _ => Err(wrong()),
     }
-}
-
-/// EventBridge: a bus by its name or its ARN.
-pub fn event_bus(bus: &str) -> Result<(), String> {
-    let name = if bus.starts_with("arn:") {
-        let wrong = || {
-            not_an_arn(
-                "an event bus",
-                "arn:aws:events:us-east-1:111122223333:event-bus/default",
-            )
-        };
-        let resource = Arn::parse(bus, "events", Scope::Regional)
-            .ok_or_else(wrong)?
-            .resource;
-        resource.strip_prefix("event-bus/").ok_or_else(wrong)?
-    } else {
-        bus
-    };
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-/".contains(&b);
-    if name.is_empty() || name.len() > 256 || !name.bytes().all(allowed) {
-        return Err("is not an event bus: 1 to 256 letters, digits and '._-/', or an ARN".into());
-    }
-    Ok(())
 }
 
 /// KMS: a key's id, its ARN, `alias/…` or an alias's ARN (CloudTrail, CreateTrail, KmsKeyId).
@@ -302,47 +249,12 @@ mod tests {
     #[test]
     fn arns_are_checked_part_by_part() {
         check(
-            topic_arn,
-            &[
-                "arn:aws:sns:us-east-1:111122223333:trail",
-                "arn:aws-cn:sns:cn-north-1:111122223333:t_1",
-            ],
-            &[
-                "trail",
-                "arn:aws:sqs:us-east-1:111122223333:trail",
-                "arn:aws:sns::111122223333:trail",
-                "arn:aws:sns:us-east-1:1234:trail",
-                "arn:aws:sns:us-east-1:111122223333:",
-                "arn:aws:sns:us-east-1:111122223333:trail.fifo",
-            ],
-        );
-        check(
-            log_group_arn,
-            &[
-                "arn:aws:logs:us-east-1:111122223333:log-group:trail:*",
-                "arn:aws:logs:us-east-1:111122223333:log-group:/a/b",
-            ],
-            &[
-                "arn:aws:logs:us-east-1:111122223333:group:trail",
-                "arn:aws:logs:us-east-1:111122223333:log-group::*",
-                "trail",
-            ],
-        );
-        check(
             role_arn,
             &["arn:aws:iam::111122223333:role/service/x"],
             &[
                 "arn:aws:iam::111122223333:user/x",
                 "arn:aws:iam:us-east-1:111122223333:role/x",
             ],
-        );
-        check(
-            event_bus,
-            &[
-                "default",
-                "arn:aws:events:us-east-1:111122223333:event-bus/default",
-            ],
-            &["a b", "arn:aws:events:us-east-1:111122223333:bus/x"],
         );
         check(
             kms_key,

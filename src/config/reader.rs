@@ -438,6 +438,19 @@ pub(super) fn optional(
     }
 }
 
+/// Text that may be empty, which means none; otherwise what `parse` makes of it. Its error finishes the sentence "this …".
+pub(super) fn none_or<T, E: std::fmt::Display>(
+    parse: impl Fn(&str) -> Result<T, E>,
+) -> impl Fn(&Item) -> Result<Option<T>, Problem> {
+    move |item| match text(item)?.as_str() {
+        "" => Ok(None),
+        given => match parse(given) {
+            Ok(value) => Ok(Some(value)),
+            Err(invalid) => Err(Problem::new(invalid.to_string())),
+        },
+    }
+}
+
 /// Text that parses as a `T` whose error says what it should be.
 pub(super) fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(
     hint: &str,

@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::mistake::{Mistake, Place};
 use super::names;
 use super::reader::{
-    At, Findings, Problem, Section, duration, filled, named, number, one_of, optional, parsed,
-    size, text, texts, truth,
+    At, Findings, Problem, Section, duration, filled, named, none_or, number, one_of, optional,
+    parsed, size, text, texts, truth,
 };
 use super::tree::{Item, Table};
 use super::*;
@@ -367,7 +367,6 @@ fn read_trails(sections: Vec<Section<'_>>, findings: &Findings) -> Vec<TrailConf
 }
 
 fn read_trail(mut section: Section<'_>, findings: &Findings) -> Option<(At<String>, TrailConfig)> {
-    let later = "is not delivered by this version of traild; log files are";
     let name = section.require(
         "name",
         "every trail has a name, as in name = \"main\"",
@@ -376,19 +375,17 @@ fn read_trail(mut section: Section<'_>, findings: &Findings) -> Option<(At<Strin
     let bucket_hint = "name the bucket, as in s3_bucket_name = \"audit-logs\"";
     let bucket = section.require("s3_bucket_name", bucket_hint, named(names::bucket));
     let prefix = section.take_or("s3_key_prefix", String::new(), named(names::key_prefix));
-    let topic = section.take_or("sns_topic_arn", None, optional(names::topic_arn));
+    let topic = section.take_or("sns_topic_arn", None, none_or(str::parse::<Topic>));
     let log_group = section.take_or(
         "cloud_watch_logs_log_group_arn",
         None,
-        optional(names::log_group_arn),
+        none_or(str::parse::<LogGroup>),
     );
     let role = section.take_or("cloud_watch_logs_role_arn", None, optional(names::role_arn));
-    let bus = section.take_or("event_bus", None, optional(names::event_bus));
-    for destination in [&topic, &log_group, &role, &bus] {
-        if destination.value.is_some() {
-            findings.warn(destination.warning(later));
-        }
+    if role.value.is_some() && log_group.value.is_none() && !log_group.is_given() {
+        findings.warn(role.warning("has no effect without cloud_watch_logs_log_group_arn"));
     }
+    let bus = section.take_or("event_bus", None, none_or(str::parse::<EventBus>));
     let all_regions = section.take_or("is_multi_region_trail", true, truth);
     let global = section.take_or("include_global_service_events", true, truth);
     if all_regions.value && !global.value {
@@ -440,10 +437,10 @@ fn read_trail(mut section: Section<'_>, findings: &Findings) -> Option<(At<Strin
         name: name.value.clone(),
         s3_bucket_name: bucket.value,
         s3_key_prefix: prefix.value,
-        sns_topic_arn: topic.value,
-        cloud_watch_logs_log_group_arn: log_group.value,
-        cloud_watch_logs_role_arn: role.value,
+        sns_topic: topic.value,
+        cloud_watch_logs: log_group.value.map(|group| group.with_role(role.value)),
         event_bus: bus.value,
+        selectors: Selectors::default(),
         is_multi_region_trail: all_regions.value,
         include_global_service_events: global.value,
         is_organization_trail: organization.value,

@@ -97,16 +97,19 @@ fn the_contracts_example_is_read_in_full() {
     expected.inputs.file = vec![FileInput {
         path: "/var/log/app/audit*.ndjson".into(),
     }];
+    let log_group: LogGroup = "arn:aws:logs:us-east-1:111122223333:log-group:trail:*"
+        .parse()
+        .unwrap();
     expected.trails = vec![TrailConfig {
         name: "main".into(),
         s3_bucket_name: "audit-logs".into(),
         s3_key_prefix: String::new(),
-        sns_topic_arn: Some("arn:aws:sns:us-east-1:111122223333:trail".into()),
-        cloud_watch_logs_log_group_arn: Some(
-            "arn:aws:logs:us-east-1:111122223333:log-group:trail:*".into(),
+        sns_topic: Some("arn:aws:sns:us-east-1:111122223333:trail".parse().unwrap()),
+        cloud_watch_logs: Some(
+            log_group.with_role(Some("arn:aws:iam::111122223333:role/trail".into())),
         ),
-        cloud_watch_logs_role_arn: Some("arn:aws:iam::111122223333:role/trail".into()),
-        event_bus: Some("default".into()),
+        event_bus: Some("default".parse().unwrap()),
+        selectors: Selectors::default(),
         is_multi_region_trail: true,
         include_global_service_events: true,
         is_organization_trail: false,
@@ -125,10 +128,6 @@ fn the_contracts_example_is_read_in_full() {
         warned,
         [
             "aws.endpoint_url",
-            "trails[0].sns_topic_arn",
-            "trails[0].cloud_watch_logs_log_group_arn",
-            "trails[0].cloud_watch_logs_role_arn",
-            "trails[0].event_bus",
             "trails[0].organization_id",
             "trails[0].organization_accounts",
             "trails[0].enable_log_file_validation",

@@ -1,7 +1,7 @@
 //! The trails of a configuration, as the legs want them.
 
 use crate::config::{Config, StorageKind, TrailConfig};
-use crate::trail::{Accounts, Trail};
+use crate::trail::{Accounts, Selectors, Trail};
 
 /// The trail, and its bucket, of a daemon that was told of none and stores in its own buckets.
 pub const DEFAULT_TRAIL: (&str, &str) = ("MyTrail", "my-trail-logs");
@@ -32,6 +32,10 @@ fn default(config: &Config) -> Trail {
         bucket: bucket.to_owned(),
         prefix: String::new(),
         kms_key_id: None,
+        topic: None,
+        log_group: None,
+        event_bus: None,
+        selectors: Selectors::default(),
     }
 }
 
@@ -56,5 +60,9 @@ fn configured(config: &Config, trail: &TrailConfig) -> Trail {
         bucket: trail.s3_bucket_name.clone(),
         prefix: trail.s3_key_prefix.clone(),
         kms_key_id: trail.kms_key_id.clone(),
+        topic: trail.sns_topic.clone(),
+        log_group: trail.cloud_watch_logs.clone(),
+        event_bus: trail.event_bus.clone(),
+        selectors: trail.selectors.clone(),
     }
 }

@@ -330,6 +330,29 @@ impl LegView {
 
 /// The journal could not give an event back.
 pub const JOURNAL_DAMAGED: &str = "journal_damaged";
+/// The log was full, and the leg, which may not hold it back, was cut off.
+pub const CUT_OFF: &str = "cut_off";
+/// Over the destination's limit for one event.
+pub const TOO_LARGE: &str = "too_large";
+/// The destination refused it for what is in it.
+pub const REFUSED: &str = "refused";
+/// CloudWatch Logs: more than two hours ahead of its clock.
+pub const TOO_NEW: &str = "too_new";
+/// CloudWatch Logs: more than 14 days behind its clock.
+pub const TOO_OLD: &str = "too_old";
+/// CloudWatch Logs: older than the log group keeps events.
+pub const EXPIRED: &str = "expired";
+
+/// Every reason there is.
+pub const REASONS: [&str; 7] = [
+    JOURNAL_DAMAGED,
+    CUT_OFF,
+    TOO_LARGE,
+    REFUSED,
+    TOO_NEW,
+    TOO_OLD,
+    EXPIRED,
+];
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,7 @@
 //! that were missing spliced in before the closing brace. What was given is never rewritten.
 
 pub mod check;
+pub mod fields;
 pub mod fill;
 pub mod fingerprint;
 pub mod json;
@@ -14,6 +15,7 @@ pub mod time;
 pub mod types;
 
 pub use check::{Checked, Rules, check, parse};
+pub use fields::Fields;
 pub use fingerprint::Secret;
 pub use record::{Meta, Record};
 pub use refusal::{Code, Refusal};

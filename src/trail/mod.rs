@@ -5,11 +5,17 @@
 //! us-east-1 and follow that region; a trail that does not include global service events leaves them out (CloudTrail user
 //! guide, "about global service events"; `IncludeGlobalServiceEvents` of CreateTrail).
 
+pub mod destination;
+pub mod selector;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::event::{AccountId, Folder, Meta, Region};
+use crate::event::{AccountId, Folder, Meta, Record, Region};
+
+pub use destination::{EventBus, LogGroup, Topic};
+pub use selector::Selectors;
 
 /// A trail's name: 3 to 128 of `[A-Za-z0-9._-]`, first and last alphanumeric, no two of `._-` side by side, not an IPv4 address
 /// (CreateTrail, parameter `Name`).
@@ -101,6 +107,11 @@ pub struct Trail {
     pub prefix: String,
     /// The KMS key that encrypts the log files, when one is asked for.
     pub kms_key_id: Option<String>,
+    /// Is told of each log file.
+    pub topic: Option<Topic>,
+    pub log_group: Option<LogGroup>,
+    pub event_bus: Option<EventBus>,
+    pub selectors: Selectors,
 }
 
 impl Trail {
@@ -113,7 +124,12 @@ impl Trail {
     }
 
     /// Whether this trail takes the event.
-    pub fn selects(&self, event: &Meta) -> bool {
+    pub fn selects(&self, event: &Record<'_>) -> bool {
+        self.covers(&event.meta) && self.selectors.select(event)
+    }
+
+    /// Whether the event is of this trail's accounts and regions.
+    fn covers(&self, event: &Meta) -> bool {
         self.takes_account(&event.account)
             && (self.is_multi_region || event.region == self.home_region)
             && (self.include_global_service_events || !event.global_service)
@@ -188,6 +204,10 @@ pub(crate) mod tests {
             bucket: "audit-logs".to_owned(),
             prefix: String::new(),
             kms_key_id: None,
+            topic: None,
+            log_group: None,
+            event_bus: None,
+            selectors: Selectors::default(),
         }
     }
 
@@ -204,12 +224,12 @@ pub(crate) mod tests {
             ("999988887777", "us-east-1", false, false),
         ] {
             assert_eq!(
-                everywhere.selects(&event(account, region)),
+                everywhere.covers(&event(account, region)),
                 in_all,
                 "{account} {region}"
             );
             assert_eq!(
-                home.selects(&event(account, region)),
+                home.covers(&event(account, region)),
                 at_home,
                 "{account} {region}"
             );
@@ -222,13 +242,13 @@ pub(crate) mod tests {
             global_service: true,
             ..event("111122223333", "us-east-1")
         };
-        assert!(trail().selects(&global));
+        assert!(trail().covers(&global));
         assert!(
             !Trail {
                 include_global_service_events: false,
                 ..trail()
             }
-            .selects(&global)
+            .covers(&global)
         );
         let elsewhere = Trail {
             is_multi_region: false,
@@ -236,7 +256,7 @@ pub(crate) mod tests {
             ..trail()
         };
         assert!(
-            !elsewhere.selects(&global),
+            !elsewhere.covers(&global),
             "a trail of one other region does not get them"
         );
     }
@@ -257,11 +277,11 @@ pub(crate) mod tests {
             ("333344445555", true, false),
         ] {
             assert_eq!(
-                of(Members::Every).selects(&event(account, "us-east-1")),
+                of(Members::Every).covers(&event(account, "us-east-1")),
                 every
             );
             assert_eq!(
-                of(listed.clone()).selects(&event(account, "us-east-1")),
+                of(listed.clone()).covers(&event(account, "us-east-1")),
                 some
             );
         }

@@ -12,8 +12,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 
 use super::encode::Share;
-use super::failure::Failure;
 use super::same::Comparison;
+use crate::deliver::failure::Failure;
 use crate::logfile::LogFile;
 use crate::trail::Trail;
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::failure::Failure;
+use crate::deliver::failure::Failure;
 use crate::event::Record;
 use crate::ledger::SealedBatch;
 use crate::logfile::{Builder, Compressors, LogFile};

@@ -15,7 +15,6 @@
 
 mod bucket;
 mod encode;
-mod failure;
 
 pub mod absent;
 pub mod leg;

@@ -101,12 +101,13 @@ impl Plan {
 
     /// Takes the record at `position`; `now` dates what is cut because of it.
     pub fn take(&mut self, position: Position, record: &[u8], now: Now) -> Taken {
-        let Record { meta, json } = match Record::decode(record) {
-            Ok(record) => record,
+        let event = match Record::decode(record) {
+            Ok(event) => event,
             Err(error) => return Taken::Undecodable(error),
         };
-        let stream = Stream::from(&meta);
-        if !self.trail.selects(&meta) || self.state.has_sealed(&stream, position) {
+        let Record { meta, json } = &event;
+        let stream = Stream::from(meta);
+        if self.state.has_sealed(&stream, position) || !self.trail.selects(&event) {
             return Taken::Passed;
         }
         let since = now.monotonic_at(meta.accepted_at);

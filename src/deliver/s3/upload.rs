@@ -19,8 +19,8 @@ use std::time::Instant;
 
 use super::bucket::{Bucket, Found, Put};
 use super::encode::{Encoded, Encoding, Made, encode};
-use super::failure::Failure;
 use crate::clock::WallMillis;
+use crate::deliver::failure::Failure;
 use crate::deliver::gate::Gate;
 use crate::deliver::view::LegView;
 use crate::ledger::{Object, SealedBatch, Settled};

@@ -9,8 +9,8 @@ const MAX_CODE_BYTES: usize = 64;
 const MAX_MESSAGE_CHARS: usize = 512;
 
 /// A failed attempt. Whatever it was, it is tried again.
-#[derive(Debug)]
-pub(super) struct Failure {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
     /// The store's own code where it has given one: ASCII letters and digits.
     pub code: String,
     pub message: String,
@@ -55,6 +55,20 @@ impl Failure {
             status,
             ..Self::new(code, message)
         }
+    }
+
+    /// The destination refuses what was sent, and would refuse it again: the request is malformed, or a record in it.
+    pub fn is_about_content(&self) -> bool {
+        const CODES: [&str; 7] = [
+            "InvalidParameter",
+            "InvalidParameterException",
+            "InvalidParameterValue",
+            "ParameterValueInvalid",
+            "SerializationException",
+            "ValidationError",
+            "ValidationException",
+        ];
+        CODES.contains(&self.code.as_str()) || self.status == Some(413)
     }
 
     /// The store refuses because of who asks or how it was signed: asked again with better credentials, it may answer.
