@@ -7,7 +7,7 @@ import boto3
 
 import events
 import logfiles
-from fault_proxy import FaultProxy
+from fault_proxy import FaultProxy, is_object_put
 from harness import TEST_CREDENTIALS, WHOLE_ORGANIZATION, delivering_to, ensure_bucket, s3_client
 
 
@@ -51,7 +51,7 @@ def test_an_object_whose_answer_was_lost_is_put_again_and_found_to_be_ours(make_
     lost = set()
 
     def lose_the_first_answer(request, rng):
-        if request.is_object_put and request.path not in lost:
+        if is_object_put(request) and request.path not in lost:
             lost.add(request.path)
             return "lost"
         return None
