@@ -61,11 +61,18 @@ fn trail(view: &TrailView, now: WallMillis) -> TrailStatus {
         home_region: trail.home_region.to_string(),
         bucket: trail.bucket.clone(),
         prefix: trail.prefix.clone(),
-        sinks: vec![sink(s3, now)],
+        sinks: vec![sink(s3, s3_target(trail), now)],
     }
 }
 
-fn sink(view: &LegView, now: WallMillis) -> SinkStatus {
+fn s3_target(trail: &Trail) -> String {
+    match trail.prefix.as_str() {
+        "" => format!("s3://{}", trail.bucket),
+        prefix => format!("s3://{}/{prefix}", trail.bucket),
+    }
+}
+
+fn sink(view: &LegView, target: String, now: WallMillis) -> SinkStatus {
     let facts = view.facts();
     let pending = facts.pending();
     let Facts {
@@ -78,7 +85,8 @@ fn sink(view: &LegView, now: WallMillis) -> SinkStatus {
         ..
     } = facts;
     SinkStatus {
-        sink: view.leg().sink.to_owned(),
+        sink: view.leg().sink.to_string(),
+        target,
         delivered,
         pending,
         oldest_pending_seconds: oldest_pending.map(|oldest| now.since(oldest).as_secs_f64()),

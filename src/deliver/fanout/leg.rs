@@ -148,7 +148,7 @@ impl<D: Destination> Leg<D> {
         view.routed(memory.delivered + dead);
         view.delivered(memory.delivered, 0, 0);
         for (reason, events) in &memory.dead_lettered {
-            view.dead_lettered(view::known_reason(reason), *events);
+            view.dead_lettered(view::reason(reason), *events);
         }
         let next = Position(memory.next);
         let buried = letters.known(memory.next)?;

@@ -210,7 +210,7 @@ impl World {
         let view = LegView::new(
             view::Leg {
                 trail: "main".into(),
-                sink: "logs",
+                sink: view::Sink::Logs,
             },
             Metrics::default(),
         );
