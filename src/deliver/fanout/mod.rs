@@ -13,6 +13,8 @@
 //! What a destination answers decides, and nothing else does: an item that it refuses for what is in it is dead-lettered; whatever else
 //! goes wrong is tried again for ever, with the leg's patience ([`super::gate`]).
 
+pub mod events;
+
 use std::future::{Future, ready};
 
 use bytes::Bytes;
