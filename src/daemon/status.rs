@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 
 use crate::clock::WallMillis;
@@ -86,18 +84,11 @@ fn sink(view: &LegView, now: WallMillis) -> SinkStatus {
         oldest_pending_seconds: oldest_pending.map(|oldest| now.since(oldest).as_secs_f64()),
         dead_lettered,
         objects,
-        last_delivery_at: last_delivery_at.map(rfc3339),
+        last_delivery_at: last_delivery_at.map(WallMillis::rfc3339),
         last_error: last_error.map(|error| LastError {
             code: error.code,
             message: error.message,
-            at: rfc3339(error.at),
+            at: error.at.rfc3339(),
         }),
     }
-}
-
-fn rfc3339(when: WallMillis) -> String {
-    OffsetDateTime::from_unix_timestamp(when.unix_seconds())
-        .ok()
-        .and_then(|when| when.format(&Rfc3339).ok())
-        .unwrap_or_else(|| when.0.to_string())
 }

@@ -354,6 +354,12 @@ pub const REASONS: [&str; 7] = [
     EXPIRED,
 ];
 
+/// A reason that was written down, as one of [`REASONS`].
+pub fn known_reason(text: &str) -> &'static str {
+    let known = REASONS.iter().find(|reason| **reason == text);
+    known.copied().unwrap_or(REFUSED)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
