@@ -15,6 +15,7 @@
 
 mod lane;
 
+pub mod events;
 pub mod leg;
 pub mod memory;
 
