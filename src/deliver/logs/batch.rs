@@ -88,7 +88,7 @@ mod tests {
             assert!(sizes(batch) <= 1_048_576);
             if let Some(next) = others.first() {
                 let full = batch.len() == 10_000;
-                assert!(full || sizes(batch) + sizes(&[next.clone()]) > 1_048_576);
+                assert!(full || sizes(batch) + sizes(std::slice::from_ref(next)) > 1_048_576);
             }
             sent.extend_from_slice(batch);
             rest = others;
