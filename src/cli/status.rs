@@ -103,13 +103,8 @@ fn table(status: &Status) -> String {
     let mut rows: Vec<Vec<String>> = vec![heads.map(str::to_owned).to_vec()];
     let mut errors = Vec::new();
     for trail in &status.trails {
-        let destination = match trail.prefix.as_str() {
-            "" => format!("s3://{}", trail.bucket),
-            prefix => format!("s3://{}/{prefix}", trail.bucket),
-        };
         for sink in &trail.sinks {
-            let destination = if sink.sink == "s3" { &destination } else { "" };
-            rows.push(row(&trail.name, destination, sink));
+            rows.push(row(&trail.name, sink));
             if let Some(error) = &sink.last_error {
                 errors.push(format!(
                     "{} {}: {} at {}: {}",
@@ -158,17 +153,21 @@ fn rounded_size(bytes: u64) -> String {
     }
 }
 
-fn row(trail: &str, destination: &str, sink: &SinkStatus) -> Vec<String> {
+fn row(trail: &str, sink: &SinkStatus) -> Vec<String> {
+    let objects = match sink.sink.as_str() {
+        "s3" => sink.objects.to_string(),
+        _ => "-".to_owned(),
+    };
     vec![
         trail.to_owned(),
         sink.sink.clone(),
-        destination.to_owned(),
+        sink.target.clone(),
         sink.delivered.to_string(),
         sink.pending.to_string(),
         sink.oldest_pending_seconds
             .map_or("-".into(), |seconds| format!("{seconds:.0}s")),
         sink.dead_lettered.to_string(),
-        sink.objects.to_string(),
+        objects,
         sink.last_delivery_at.clone().unwrap_or_else(|| "-".into()),
     ]
 }
@@ -179,9 +178,10 @@ mod tests {
     use crate::telemetry::status::{JournalStatus, LastError, TrailStatus};
 
     #[test]
-    fn the_table_shows_each_trail_and_its_trouble() {
-        let sink = SinkStatus {
+    fn the_table_shows_each_destination_and_its_trouble() {
+        let s3 = SinkStatus {
             sink: "s3".into(),
+            target: "s3://logs/p".into(),
             delivered: 1200,
             pending: 34,
             oldest_pending_seconds: Some(12.4),
@@ -193,6 +193,17 @@ mod tests {
                 message: "the bucket does not exist".into(),
                 at: "2026-01-01T00:00:00Z".into(),
             }),
+        };
+        let sns = SinkStatus {
+            sink: "sns".into(),
+            target: "arn:aws:sns:us-east-1:111122223333:trail".into(),
+            delivered: 1190,
+            pending: 0,
+            oldest_pending_seconds: None,
+            dead_lettered: 10,
+            objects: 0,
+            last_delivery_at: Some("2026-01-01T00:00:00Z".into()),
+            last_error: None,
         };
         let status = Status {
             version: "0.1.0".into(),
@@ -213,7 +224,7 @@ mod tests {
                 home_region: "us-east-1".into(),
                 bucket: "logs".into(),
                 prefix: "p".into(),
-                sinks: vec![sink],
+                sinks: vec![s3, sns],
             }],
         };
         let text = table(&status);
@@ -221,8 +232,9 @@ mod tests {
 traild 0.1.0 · account 111122223333 · us-east-1 · not ready: disk is full
 journal 77 B of 1.0 GiB · positions 0 to 77
 
-TRAIL  SINK  DESTINATION  DELIVERED  PENDING  OLDEST  DEAD  OBJECTS  LAST DELIVERY
-main   s3    s3://logs/p  1200       34       12s     0     5        -
+TRAIL  SINK  DESTINATION                               DELIVERED  PENDING  OLDEST  DEAD  OBJECTS  LAST DELIVERY
+main   s3    s3://logs/p                               1200       34       12s     0     5        -
+main   sns   arn:aws:sns:us-east-1:111122223333:trail  1190       0        -       10    -        2026-01-01T00:00:00Z
 
 last errors:
   main s3: NoSuchBucket at 2026-01-01T00:00:00Z: the bucket does not exist

@@ -39,7 +39,7 @@ pub(super) fn read(table: Table, place: Place, findings: &Findings) -> Config {
     let journal = read_journal(root.section("journal"), default.journal, findings);
     let delivery = read_delivery(root.section("delivery"), default.delivery);
     let digest = read_digest(root.section("digest"), default.digest);
-    let sinks = read_sinks(root.section("sinks"), default.sinks);
+    let sinks = read_sinks(root.section("sinks"), default.sinks, &aws, findings);
     let auth = read_auth(root.section("auth"), default.auth);
     let inputs = read_inputs(root.section("inputs"));
     let trails = read_trails(root.tables("trails"), findings);
@@ -248,7 +248,7 @@ fn read_digest(mut section: Section<'_>, default: Digest) -> Digest {
     }
 }
 
-fn read_sinks(mut section: Section<'_>, default: Sinks) -> Sinks {
+fn read_sinks(mut section: Section<'_>, default: Sinks, aws: &Aws, findings: &Findings) -> Sinks {
     let sizes = || size(1024..=MIB);
     let source = section.take_or("event_bridge_source", default.event_bridge_source, filled);
     let cloudwatch = section.take_or(
@@ -262,6 +262,12 @@ fn read_sinks(mut section: Section<'_>, default: Sinks) -> Sinks {
         sizes(),
     );
     section.close();
+    // An emulator takes what EventBridge refuses (NotAuthorizedForSourceException).
+    if source.value.starts_with("aws.") && aws.endpoint_url.is_none() {
+        findings.warn(source.warning(
+            "begins with \"aws.\", which EventBridge lets only AWS's own services use: it will refuse every event",
+        ));
+    }
     Sinks {
         event_bridge_source: source.value,
         cloudwatch_max_event_bytes: cloudwatch.value,

@@ -150,6 +150,25 @@ fn nothing_written_means_the_embedded_default() {
 }
 
 #[test]
+fn a_source_of_awss_own_is_warned_of_unless_an_emulator_may_take_it() {
+    let warned = |text: &str| -> Vec<String> {
+        let warnings = sound(text).warnings.into_iter();
+        warnings.map(|warning| warning.key).collect()
+    };
+    let source = |template: &str| format!("[sinks]\nevent_bridge_source = \"{template}\"\n");
+    assert_eq!(
+        warned(&source("aws.{service}")),
+        ["sinks.event_bridge_source"]
+    );
+    for quiet in ["traild.{service}", "audit", "awsome.{service}"] {
+        assert_eq!(warned(&source(quiet)), [""; 0], "{quiet}");
+    }
+    let emulator = "[aws]\nendpoint_url = \"http://127.0.0.1:4566\"\n";
+    let warned = warned(&format!("{}{emulator}", source("aws.{service}")));
+    assert!(!warned.contains(&"sinks.event_bridge_source".to_owned()));
+}
+
+#[test]
 fn every_mistake_is_reported_at_once_with_its_line() {
     let text = r#"acount_id = "111122223333"
 account_id = "1234"

@@ -15,7 +15,7 @@ use crate::deliver::gate::Gate;
 use crate::deliver::s3::{
     Absent, Bucket, Encoding, OnStop, Options, Plan, Progress, S3Leg, Uploader,
 };
-use crate::deliver::view::{Leg, LegView};
+use crate::deliver::view::{Leg, LegView, Sink};
 use crate::ledger::{Replay, TrailState};
 use crate::logfile::Compressors;
 use crate::trail::Trail;
@@ -139,7 +139,7 @@ fn begin(trail: &Trail, horizon: Position) -> TrailState {
 fn view(trail: &Trail, metrics: &deliver::Metrics) -> LegView {
     let leg = Leg {
         trail: trail.name.to_string(),
-        sink: "s3",
+        sink: Sink::S3,
     };
     LegView::new(leg, metrics.clone())
 }

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 
 use crate::clock::WallMillis;
@@ -63,11 +61,18 @@ fn trail(view: &TrailView, now: WallMillis) -> TrailStatus {
         home_region: trail.home_region.to_string(),
         bucket: trail.bucket.clone(),
         prefix: trail.prefix.clone(),
-        sinks: vec![sink(s3, now)],
+        sinks: vec![sink(s3, s3_target(trail), now)],
     }
 }
 
-fn sink(view: &LegView, now: WallMillis) -> SinkStatus {
+fn s3_target(trail: &Trail) -> String {
+    match trail.prefix.as_str() {
+        "" => format!("s3://{}", trail.bucket),
+        prefix => format!("s3://{}/{prefix}", trail.bucket),
+    }
+}
+
+fn sink(view: &LegView, target: String, now: WallMillis) -> SinkStatus {
     let facts = view.facts();
     let pending = facts.pending();
     let Facts {
@@ -80,24 +85,18 @@ fn sink(view: &LegView, now: WallMillis) -> SinkStatus {
         ..
     } = facts;
     SinkStatus {
-        sink: view.leg().sink.to_owned(),
+        sink: view.leg().sink.to_string(),
+        target,
         delivered,
         pending,
         oldest_pending_seconds: oldest_pending.map(|oldest| now.since(oldest).as_secs_f64()),
         dead_lettered,
         objects,
-        last_delivery_at: last_delivery_at.map(rfc3339),
+        last_delivery_at: last_delivery_at.map(WallMillis::rfc3339),
         last_error: last_error.map(|error| LastError {
             code: error.code,
             message: error.message,
-            at: rfc3339(error.at),
+            at: error.at.rfc3339(),
         }),
     }
-}
-
-fn rfc3339(when: WallMillis) -> String {
-    OffsetDateTime::from_unix_timestamp(when.unix_seconds())
-        .ok()
-        .and_then(|when| when.format(&Rfc3339).ok())
-        .unwrap_or_else(|| when.0.to_string())
 }

@@ -20,4 +20,7 @@ pub mod bus;
 pub mod logs;
 pub mod sns;
 
+#[cfg(test)]
+pub(crate) mod fake;
+
 pub use view::{LegView, Metrics};

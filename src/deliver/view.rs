@@ -4,9 +4,11 @@
 //! delivered comes from the ledger, what is pending is routed again.
 
 use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -15,24 +17,114 @@ use prometheus_client::registry::Registry;
 
 use crate::clock::WallMillis;
 
-/// A trail and one of its destinations: `s3`, `sns`, `logs` or `bus`.
+/// A kind of destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Sink {
+    S3,
+    Sns,
+    /// CloudWatch Logs.
+    Logs,
+    /// EventBridge.
+    Bus,
+}
+
+impl Sink {
+    pub const ALL: [Self; 4] = [Self::S3, Self::Sns, Self::Logs, Self::Bus];
+
+    /// Its name in metrics, in the status and in the names of files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::S3 => "s3",
+            Self::Sns => "sns",
+            Self::Logs => "logs",
+            Self::Bus => "bus",
+        }
+    }
+
+    /// Why its events may be dead-lettered.
+    fn reasons(self) -> &'static [&'static str] {
+        match self {
+            Self::S3 => &[JOURNAL_DAMAGED],
+            Self::Sns | Self::Bus => &[JOURNAL_DAMAGED, CUT_OFF, TOO_LARGE, REFUSED],
+            Self::Logs => &REASONS,
+        }
+    }
+
+    /// What its service usually answers when it fails (the errors of PutObject, Publish, PutLogEvents and PutEvents, and those
+    /// common to all actions).
+    fn usual_errors(self) -> &'static [&'static str] {
+        match self {
+            Self::S3 => &["AccessDenied", "InternalError", "NoSuchBucket", "SlowDown"],
+            Self::Sns => &[
+                "AuthorizationError",
+                "InternalError",
+                "KMSAccessDenied",
+                "KMSThrottling",
+                "NotFound",
+                "Throttling",
+            ],
+            Self::Logs => &[
+                "AccessDeniedException",
+                "ResourceNotFoundException",
+                "ServiceUnavailableException",
+                "ThrottlingException",
+                "UnrecognizedClientException",
+            ],
+            Self::Bus => &[
+                "AccessDeniedException",
+                "InternalException",
+                "InternalFailure",
+                "NotAuthorizedForSourceException",
+                "ResourceNotFoundException",
+                "ThrottlingException",
+            ],
+        }
+    }
+}
+
+impl fmt::Display for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Sink {
+    type Err = UnknownSink;
+
+    fn from_str(text: &str) -> Result<Self, UnknownSink> {
+        let named = Self::ALL.into_iter().find(|sink| sink.as_str() == text);
+        named.ok_or(UnknownSink)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a sink is s3, sns, logs or bus")]
+pub struct UnknownSink;
+
+impl EncodeLabelValue for Sink {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        self.as_str().encode(encoder)
+    }
+}
+
+/// A trail and one of its destinations.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Leg {
     pub trail: String,
-    pub sink: &'static str,
+    pub sink: Sink,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LegError {
     trail: String,
-    sink: &'static str,
+    sink: Sink,
     code: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LegReason {
     trail: String,
-    sink: &'static str,
+    sink: Sink,
     reason: &'static str,
 }
 
@@ -164,15 +256,8 @@ impl Facts {
     }
 }
 
-/// Failures that every leg may meet: their series exist from the start.
-const USUAL_ERRORS: [&str; 6] = [
-    "AccessDenied",
-    "DispatchFailure",
-    "InternalError",
-    "NoSuchBucket",
-    "SlowDown",
-    "Timeout",
-];
+/// Failures that a request to any destination may meet before it is answered.
+const ERRORS_OF_ANY_SINK: [&str; 2] = ["DispatchFailure", "Timeout"];
 /// A destination chooses its codes, so only so many of them become series of a leg. The rest is counted together.
 const MAX_ERROR_CODES: usize = 64;
 const OTHER_ERRORS: &str = "Other";
@@ -190,23 +275,22 @@ pub struct LegView {
 impl LegView {
     /// Makes every series of the leg exist.
     pub fn new(leg: Leg, metrics: Metrics) -> Self {
-        let label = TrailLabel {
-            trail: leg.trail.clone(),
-        };
+        let sink = leg.sink;
         drop(metrics.routed.get_or_create(&leg));
         drop(metrics.delivered.get_or_create(&leg));
         drop(metrics.pending.get_or_create(&leg));
         drop(metrics.oldest_pending_seconds.get_or_create(&leg));
-        drop(metrics.objects.get_or_create(&label));
-        drop(metrics.object_bytes.get_or_create(&label));
         let view = Self {
             leg,
             facts: Arc::default(),
             error_codes: Arc::default(),
             metrics,
         };
-        view.dead_lettered(JOURNAL_DAMAGED, 0);
-        for code in USUAL_ERRORS {
+        view.count_objects(0, 0);
+        for reason in sink.reasons() {
+            view.dead_lettered(reason, 0);
+        }
+        for code in ERRORS_OF_ANY_SINK.iter().chain(sink.usual_errors()) {
             view.count_errors(code, 0);
         }
         view
@@ -242,18 +326,24 @@ impl LegView {
             facts.objects += objects;
             facts.object_bytes += object_bytes;
         }
-        let label = TrailLabel {
-            trail: self.leg.trail.clone(),
-        };
         self.metrics
             .delivered
             .get_or_create(&self.leg)
             .inc_by(events);
-        self.metrics.objects.get_or_create(&label).inc_by(objects);
-        self.metrics
-            .object_bytes
-            .get_or_create(&label)
-            .inc_by(object_bytes);
+        self.count_objects(objects, object_bytes);
+    }
+
+    /// Objects are of a trail, and only its S3 leg makes them.
+    fn count_objects(&self, objects: u64, bytes: u64) {
+        if self.leg.sink != Sink::S3 {
+            return;
+        }
+        let label = TrailLabel {
+            trail: self.leg.trail.clone(),
+        };
+        let metrics = &self.metrics;
+        metrics.objects.get_or_create(&label).inc_by(objects);
+        metrics.object_bytes.get_or_create(&label).inc_by(bytes);
     }
 
     pub fn dead_lettered(&self, reason: &'static str, events: u64) {
@@ -354,41 +444,116 @@ pub const REASONS: [&str; 7] = [
     EXPIRED,
 ];
 
+/// The reason that stands on the disk; one that this version does not know counts as [`REFUSED`].
+pub fn reason(stored: &str) -> &'static str {
+    let known = REASONS.into_iter().find(|reason| *reason == stored);
+    known.unwrap_or(REFUSED)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn series(registry: &Registry) -> Vec<String> {
+    fn registered() -> (Metrics, Registry) {
+        let metrics = Metrics::default();
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        (metrics, registry)
+    }
+
+    fn leg(metrics: &Metrics, trail: &str, sink: Sink) -> LegView {
+        let leg = Leg {
+            trail: trail.to_owned(),
+            sink,
+        };
+        LegView::new(leg, metrics.clone())
+    }
+
+    /// The lines of a metric, without its name.
+    fn series(registry: &Registry, metric: &str) -> Vec<String> {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
         text.lines()
-            .filter(|line| line.starts_with("traild_delivery_errors_total{"))
+            .filter_map(|line| line.strip_prefix(metric))
+            .filter(|line| line.starts_with('{'))
             .map(str::to_owned)
             .collect()
     }
 
     #[test]
+    fn every_leg_has_its_series_from_the_start_and_only_s3_has_objects() {
+        for sink in Sink::ALL {
+            let (metrics, registry) = registered();
+            leg(&metrics, "main", sink);
+            let of_leg = format!("{{trail=\"main\",sink=\"{sink}\"");
+            for metric in [
+                "traild_events_routed_total",
+                "traild_events_delivered_total",
+                "traild_events_pending",
+                "traild_oldest_pending_seconds",
+            ] {
+                let lines = series(&registry, metric);
+                assert_eq!(lines.len(), 1, "{metric}");
+                assert!(lines[0].starts_with(&format!("{of_leg}}} 0")), "{lines:?}");
+            }
+            let reasons = series(&registry, "traild_events_dead_lettered_total");
+            assert_eq!(reasons.len(), sink.reasons().len());
+            let errors = series(&registry, "traild_delivery_errors_total");
+            let codes = ERRORS_OF_ANY_SINK.len() + sink.usual_errors().len();
+            assert_eq!(errors.len(), codes);
+            let all = reasons.iter().chain(&errors);
+            for line in all {
+                assert!(line.starts_with(&of_leg) && line.ends_with(" 0"), "{line}");
+            }
+            let objects = usize::from(sink == Sink::S3);
+            for metric in [
+                "traild_objects_delivered_total",
+                "traild_object_bytes_total",
+            ] {
+                assert_eq!(series(&registry, metric).len(), objects, "{metric} {sink}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_another_leg_delivers_counts_no_objects() {
+        let (metrics, registry) = registered();
+        let s3 = leg(&metrics, "main", Sink::S3);
+        let bus = leg(&metrics, "main", Sink::Bus);
+        s3.delivered(5, 1, 700);
+        bus.delivered(5, 0, 0);
+        let objects = series(&registry, "traild_objects_delivered_total");
+        assert_eq!(objects, ["{trail=\"main\"} 1"]);
+        assert_eq!(bus.facts().delivered, 5);
+    }
+
+    #[test]
+    fn a_sink_and_a_reason_are_read_back_from_their_names() {
+        for sink in Sink::ALL {
+            assert_eq!(sink.as_str().parse(), Ok(sink));
+            assert!(sink.reasons().iter().all(|each| REASONS.contains(each)));
+        }
+        for other in ["", "S3", "replay-1"] {
+            assert_eq!(other.parse::<Sink>(), Err(UnknownSink), "{other}");
+        }
+        for known in REASONS {
+            assert_eq!(reason(known), known);
+        }
+        assert_eq!(reason("out_of_fashion"), REFUSED);
+    }
+
+    #[test]
     fn errors_have_series_from_the_start_and_never_more_than_a_store_may_ask_for() {
-        let metrics = Metrics::default();
-        let mut registry = Registry::default();
-        metrics.register(&mut registry);
-        let leg = |trail: &str| {
-            let leg = Leg {
-                trail: trail.to_owned(),
-                sink: "s3",
-            };
-            LegView::new(leg, metrics.clone())
-        };
-        let view = leg("main");
-        let at_start = series(&registry);
-        assert_eq!(at_start.len(), USUAL_ERRORS.len());
-        assert!(at_start.iter().all(|line| line.ends_with(" 0")));
+        let (metrics, registry) = registered();
+        let errors = || series(&registry, "traild_delivery_errors_total");
+        let view = leg(&metrics, "main", Sink::S3);
+        let at_start = errors().len();
 
         for n in 0..1000 {
             view.failed(&format!("Code{n}"), "no".to_owned(), WallMillis(1));
         }
         view.failed("Timeout", "late".to_owned(), WallMillis(2));
-        let after = series(&registry);
+        let after = errors();
         assert_eq!(after.len(), MAX_ERROR_CODES + 1);
         let counted = |code: &str| {
             let line = after
@@ -397,14 +562,13 @@ mod tests {
             line.and_then(|line| line.rsplit_once(' ')).unwrap().1
         };
         assert_eq!((counted("Code0"), counted("Timeout")), ("1", "1"));
-        let told_apart = MAX_ERROR_CODES - USUAL_ERRORS.len();
+        let told_apart = MAX_ERROR_CODES - at_start;
         assert_eq!(counted("Other"), (1000 - told_apart).to_string());
         assert_eq!(view.facts().last_error.unwrap().code, "Timeout");
 
-        leg("other").failed("Code999", String::new(), WallMillis(1));
-        let of_other = series(&registry);
+        leg(&metrics, "other", Sink::S3).failed("Code999", String::new(), WallMillis(1));
         assert!(
-            of_other
+            errors()
                 .iter()
                 .any(|line| line.contains("other") && line.contains("Code999")),
             "each leg has its own"

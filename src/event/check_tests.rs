@@ -1,4 +1,5 @@
 use super::*;
+use crate::event::Folder;
 
 /// 2026-05-01T12:00:00Z
 const NOW: WallMillis = WallMillis(1_777_636_800_000);
@@ -247,7 +248,7 @@ fn the_category_decides_the_folder() {
         let text = event_with(member);
         let event = taken(&text);
         assert_eq!(
-            (event.meta(NOW, [0; 16]).folder, event.category),
+            (event.meta(NOW, [0; 16]).category.folder(), event.category),
             (folder, category),
             "{member}"
         );
@@ -419,7 +420,7 @@ fn the_verb_tells_what_only_reads() {
         "Query",
         "List2",
     ] {
-        assert!(only_reads(name), "{name}");
+        assert!(is_read_only(None, name), "{name}");
     }
     for name in [
         "CreateUser",
@@ -430,7 +431,7 @@ fn the_verb_tells_what_only_reads() {
         "",
         "Gét",
     ] {
-        assert!(!only_reads(name), "{name}");
+        assert!(!is_read_only(None, name), "{name}");
     }
 }
 

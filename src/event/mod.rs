@@ -20,4 +20,4 @@ pub use fingerprint::Secret;
 pub use record::{Meta, Record};
 pub use refusal::{Code, Refusal};
 pub use scan::Scanned;
-pub use types::{AccountId, Folder, Region};
+pub use types::{AccountId, Category, Folder, Region};

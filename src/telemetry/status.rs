@@ -45,6 +45,9 @@ pub struct TrailStatus {
 pub struct SinkStatus {
     /// `s3`, `sns`, `logs` or `bus`.
     pub sink: String,
+    /// Where it sends to: `s3://bucket/prefix`, the ARN of a topic or a log group, the name or the ARN of an event bus.
+    #[serde(default)]
+    pub target: String,
     /// Events, since the trail began.
     pub delivered: u64,
     /// Events accepted and not delivered yet.

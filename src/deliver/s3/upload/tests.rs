@@ -24,7 +24,7 @@ use crate::batch::Limits;
 use crate::deliver::s3::encode::Share;
 use crate::deliver::s3::plan::{Now, Plan, Taken};
 use crate::deliver::s3::{OnStop, Options, S3Leg};
-use crate::deliver::view::{Leg, Metrics};
+use crate::deliver::view::{Leg, Metrics, Sink};
 use crate::event::Meta;
 use crate::ledger::{Entry, TrailState};
 use crate::logfile::{Builder, Compressors};
@@ -196,7 +196,7 @@ async fn journal(regions: &[&str]) -> Wal {
 fn uploader(journal: &Wal, client: Client, create: bool) -> Uploader {
     let leg = Leg {
         trail: "main".to_owned(),
-        sink: "s3",
+        sink: Sink::S3,
     };
     Uploader {
         trail: Arc::new(trail()),
