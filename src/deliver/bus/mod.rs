@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_sdk_eventbridge::Client;
+use aws_sdk_eventbridge::config::Region;
 use aws_sdk_eventbridge::types::PutEventsResultEntry;
 use bytes::Bytes;
 
@@ -27,6 +28,7 @@ use self::envelope::Envelope;
 use self::existence::{Existence, Lookout};
 use super::failure::Failure;
 use super::fanout::{Confirmation, Destination, Item, Refusal, Unreadable, Verdict, events};
+use super::renewing::Renewing;
 use super::view::{REFUSED, TOO_LARGE};
 use crate::event::Record;
 use crate::trail::{EventBus, Trail};
@@ -43,7 +45,7 @@ pub struct Options {
     /// The template of the entries' source, in which `{service}` stands for the service that the event is about.
     pub source: String,
     /// The entries of one request stay below this many bytes, as EventBridge counts them.
-    pub max_bytes: usize,
+    pub max_bytes: u64,
 }
 
 /// The leg from a trail to its event bus.
@@ -52,7 +54,7 @@ pub struct Bus {
     /// Trails that send to the same bus, and go first.
     earlier: Vec<Arc<Trail>>,
     bus: EventBus,
-    client: Client,
+    client: Renewing<Client>,
     options: Options,
     lookout: Lookout,
     denial_is_told: AtomicBool,
@@ -64,7 +66,7 @@ impl Bus {
         trail: Arc<Trail>,
         earlier: Vec<Arc<Trail>>,
         bus: EventBus,
-        client: Client,
+        client: Renewing<Client>,
         options: Options,
     ) -> Self {
         Self {
@@ -79,39 +81,44 @@ impl Bus {
     }
 
     async fn look(&self) -> Existence {
-        let asked = self.client.describe_event_bus().name(self.bus.as_str());
-        let Err(error) = asked.send().await else {
-            return Existence::Present;
-        };
-        let failure = Failure::of(&error);
+        let look = self.client.attempt(async |client| {
+            let look = client.describe_event_bus().name(self.bus.as_str());
+            match look.send().await {
+                Ok(_) => Ok(Existence::Present),
+                Err(error) => self.not_seen(Failure::of(&error), client.config().region()),
+            }
+        });
+        look.await.unwrap_or_else(Existence::Unknown)
+    }
+
+    /// What it means that the bus was not seen, asked for in this region. A failure says nothing about the bus.
+    fn not_seen(&self, failure: Failure, region: Option<&Region>) -> Result<Existence, Failure> {
+        let bus = &self.bus;
         match failure.code.as_str() {
-            "ResourceNotFoundException" => Existence::Absent(Failure {
-                message: format!(
-                    "event bus {} does not exist in {}: create it, or name another one in event_bus; \
-                     until then its events wait here",
-                    self.bus,
-                    self.region(),
-                ),
-                ..failure
-            }),
+            "ResourceNotFoundException" => {
+                let region = region.map_or("the configured region", Region::as_ref);
+                let message = format!(
+                    "event bus {bus} does not exist in {region}: create it there, or name another one in event_bus; \
+                     until then its events wait here"
+                );
+                Ok(Existence::Absent(Failure {
+                    status: failure.status,
+                    ..Failure::new(&failure.code, message)
+                }))
+            }
             "AccessDeniedException" | "AccessDenied" => {
                 if !self.denial_is_told.swap(true, Ordering::Relaxed) {
                     let Failure { code, message, .. } = failure;
                     tracing::warn!(
-                        trail = %self.trail.name, bus = %self.bus, code, error = message,
+                        trail = %self.trail.name, %bus, code, error = message,
                         "may not describe the event bus, so its events count as delivered when PutEvents has answered; \
                          PutEvents says the same of a bus that does not exist; allow events:DescribeEventBus to be sure"
                     );
                 }
-                Existence::Denied
+                Ok(Existence::Denied)
             }
-            _ => Existence::Unknown(failure),
+            _ => Err(failure),
         }
-    }
-
-    fn region(&self) -> &str {
-        let region = self.client.config().region();
-        region.map_or("a region that is not set", |region| region.as_ref())
     }
 }
 
@@ -161,9 +168,11 @@ impl Destination for Bus {
     async fn send(&self, _lane: usize, entries: &[Envelope]) -> Result<Vec<Verdict>, Failure> {
         let bus = self.bus.as_str();
         let addressed = entries.iter().map(|entry| entry.addressed(bus)).collect();
-        let request = self.client.put_events().set_entries(Some(addressed));
-        let answer = request.send().await.map_err(|error| Failure::of(&error))?;
-        verdicts(answer.entries(), entries.len())
+        let put = self.client.attempt(async |client| {
+            let put = client.put_events().set_entries(Some(addressed));
+            put.send().await.map_err(|error| Failure::of(&error))
+        });
+        verdicts(put.await?.entries(), entries.len())
     }
 
     async fn confirm(&self) -> Confirmation {
@@ -176,7 +185,7 @@ impl Destination for Bus {
 }
 
 /// How many entries of these sizes, from the first on, stay below `max_bytes` together: one at least.
-fn fits(sizes: impl Iterator<Item = usize>, max_bytes: usize) -> usize {
+fn fits(sizes: impl Iterator<Item = u64>, max_bytes: u64) -> usize {
     let mut total = 0;
     let fitting = sizes.take(MAX_ENTRIES).take_while(|size| {
         total += size;
