@@ -4,6 +4,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
 /// Milliseconds since 1970-01-01T00:00:00Z by the wall clock. It may jump, in both directions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WallMillis(pub i64);
@@ -19,6 +22,14 @@ impl WallMillis {
     /// Whole seconds since 1970, rounded down.
     pub fn unix_seconds(self) -> i64 {
         self.0.div_euclid(1000)
+    }
+
+    /// Seconds since 1970 as RFC 3339 in UTC; a year that this cannot write, as a number.
+    pub fn rfc3339(self) -> String {
+        OffsetDateTime::from_unix_timestamp(self.unix_seconds())
+            .ok()
+            .and_then(|when| when.format(&Rfc3339).ok())
+            .unwrap_or_else(|| self.0.to_string())
     }
 
     /// How long before `self` the moment `earlier` was; zero when it was not before.

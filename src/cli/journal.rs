@@ -162,7 +162,7 @@ fn record(position: Position, payload: &[u8]) -> String {
                 position.0,
                 meta.account,
                 meta.region,
-                meta.folder.as_str()
+                meta.category.folder().as_str()
             )
         }
         Err(error) => format!("{} {error}\n", position.0),
@@ -221,7 +221,7 @@ mod tests {
 
     use super::*;
     use crate::clock::WallMillis;
-    use crate::event::{Folder, Meta};
+    use crate::event::{Category, Meta};
     use crate::wal::{Batch, DiskReserve, Options, RealDisk, Wal};
 
     async fn journal(data_dir: &Path, events: usize) {
@@ -243,8 +243,9 @@ mod tests {
             let meta = Meta {
                 account: "111122223333".parse().unwrap(),
                 region: "eu-central-1".parse().unwrap(),
-                folder: Folder::CloudTrail,
+                category: Category::Management,
                 global_service: false,
+                read_only: false,
                 event_time: 0,
                 accepted_at: WallMillis(0),
                 fingerprint: [0; 16],

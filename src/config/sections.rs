@@ -5,14 +5,18 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::Value as Json;
+
 use super::mistake::{Mistake, Place};
 use super::names;
 use super::reader::{
-    At, Findings, Problem, Section, duration, filled, named, none_or, number, one_of, optional,
-    parsed, size, text, texts, truth,
+    At, Findings, Problem, Section, duration, filled, json, named, none_or, number, one_of,
+    optional, parsed, size, text, texts, truth,
 };
 use super::tree::{Item, Table};
 use super::*;
+use crate::trail::selector::InvalidEventSelectors;
+use crate::trail::selector::spec::{AdvancedEventSelector, EventSelector};
 
 const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
@@ -39,7 +43,7 @@ pub(super) fn read(table: Table, place: Place, findings: &Findings) -> Config {
     let journal = read_journal(root.section("journal"), default.journal, findings);
     let delivery = read_delivery(root.section("delivery"), default.delivery);
     let digest = read_digest(root.section("digest"), default.digest);
-    let sinks = read_sinks(root.section("sinks"), default.sinks);
+    let sinks = read_sinks(root.section("sinks"), default.sinks, &aws, findings);
     let auth = read_auth(root.section("auth"), default.auth);
     let inputs = read_inputs(root.section("inputs"));
     let trails = read_trails(root.tables("trails"), findings);
@@ -196,6 +200,11 @@ fn read_journal(mut section: Section<'_>, default: Journal, findings: &Findings)
         default.segment_bytes,
         size(4 * 1024..=4096 * MIB),
     );
+    let words = &[
+        ("cut_off", JournalOnFull::CutOff),
+        ("reject", JournalOnFull::Reject),
+    ];
+    let on_full = section.take_or("on_full", default.on_full, one_of(words));
     section.close();
     if segment_bytes.value > max_bytes.value {
         findings.mistake(at_fault(&segment_bytes, &max_bytes).mistake(
@@ -210,6 +219,7 @@ fn read_journal(mut section: Section<'_>, default: Journal, findings: &Findings)
     Journal {
         max_bytes: max_bytes.value,
         segment_bytes: segment_bytes.value,
+        on_full: on_full.value,
     }
 }
 
@@ -248,7 +258,7 @@ fn read_digest(mut section: Section<'_>, default: Digest) -> Digest {
     }
 }
 
-fn read_sinks(mut section: Section<'_>, default: Sinks) -> Sinks {
+fn read_sinks(mut section: Section<'_>, default: Sinks, aws: &Aws, findings: &Findings) -> Sinks {
     let sizes = || size(1024..=MIB);
     let source = section.take_or("event_bridge_source", default.event_bridge_source, filled);
     let cloudwatch = section.take_or(
@@ -262,6 +272,12 @@ fn read_sinks(mut section: Section<'_>, default: Sinks) -> Sinks {
         sizes(),
     );
     section.close();
+    // An emulator takes what EventBridge refuses (NotAuthorizedForSourceException).
+    if source.value.starts_with("aws.") && aws.endpoint_url.is_none() {
+        findings.warn(source.warning(
+            "begins with \"aws.\", which EventBridge lets only AWS's own services use: it will refuse every event",
+        ));
+    }
     Sinks {
         event_bridge_source: source.value,
         cloudwatch_max_event_bytes: cloudwatch.value,
@@ -428,9 +444,7 @@ fn read_trail(mut section: Section<'_>, findings: &Findings) -> Option<(At<Strin
             ));
     }
     let kms_key = section.take_or("kms_key_id", None, optional(names::kms_key));
-    let no_selectors = "leave it out: the trail records all events of its accounts and regions";
-    section.unsupported("event_selectors", no_selectors);
-    section.unsupported("advanced_event_selectors", no_selectors);
+    let selectors = read_selectors(&mut section, findings);
     section.close();
     let (name, bucket) = (name?, bucket?);
     let trail = TrailConfig {
@@ -440,7 +454,7 @@ fn read_trail(mut section: Section<'_>, findings: &Findings) -> Option<(At<Strin
         sns_topic: topic.value,
         cloud_watch_logs: log_group.value.map(|group| group.with_role(role.value)),
         event_bus: bus.value,
-        selectors: Selectors::default(),
+        selectors,
         is_multi_region_trail: all_regions.value,
         include_global_service_events: global.value,
         is_organization_trail: organization.value,
@@ -450,6 +464,44 @@ fn read_trail(mut section: Section<'_>, findings: &Findings) -> Option<(At<Strin
         kms_key_id: kms_key.value,
     };
     Some((name, trail))
+}
+
+/// A trail that is given no selectors of either kind records every event.
+fn read_selectors(section: &mut Section<'_>, findings: &Findings) -> Selectors {
+    let basic = section.take_or("event_selectors", Selectors::Everything, |item| {
+        selectors(item, EventSelector::list, Selectors::basic)
+    });
+    let advanced = section.take_or("advanced_event_selectors", Selectors::Everything, |item| {
+        selectors(item, AdvancedEventSelector::list, Selectors::advanced)
+    });
+    match (basic.value, &advanced.value) {
+        (basic, Selectors::Everything) => basic,
+        (Selectors::Everything, _) => advanced.value,
+        _ => {
+            findings.mistake(advanced.mistake(
+                "does not go with event_selectors: a trail has selectors of one kind",
+                "leave one of the two out",
+            ));
+            advanced.value
+        }
+    }
+}
+
+fn selectors<S>(
+    item: &Item,
+    list: fn(Json) -> Result<Vec<S>, InvalidEventSelectors>,
+    compile: fn(Vec<S>) -> Result<Selectors, InvalidEventSelectors>,
+) -> Result<Selectors, Problem> {
+    let refused = |error: InvalidEventSelectors| {
+        let hint = "write CloudTrail's JSON of PutEventSelectors as TOML, as in [{ ReadWriteType = \"WriteOnly\" }] or \
+                    [{ FieldSelectors = [{ Field = \"eventCategory\", Equals = [\"Management\"] }] }]";
+        Problem::hint(format!("is not sound: {error}"), hint)
+    };
+    let given = list(json(item)?).map_err(refused)?;
+    if given.is_empty() {
+        return Ok(Selectors::Everything);
+    }
+    compile(given).map_err(refused)
 }
 
 fn organization_accounts(item: &Item) -> Result<Members, Problem> {

@@ -73,15 +73,18 @@ impl Failure {
 
     /// The store refuses because of who asks or how it was signed: asked again with better credentials, it may answer.
     pub fn is_about_credentials(&self) -> bool {
-        const CODES: [&str; 8] = [
+        const CODES: [&str; 11] = [
             "ExpiredToken",
+            "ExpiredTokenException",
             "InvalidAccessKeyId",
             "InvalidClientTokenId",
             "InvalidSecurity",
+            "InvalidSignatureException",
             "InvalidToken",
             "RequestExpired",
             "RequestTimeTooSkewed",
             "SignatureDoesNotMatch",
+            "UnrecognizedClientException",
         ];
         CODES.contains(&self.code.as_str())
     }

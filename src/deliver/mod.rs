@@ -9,6 +9,7 @@
 pub mod dead_letter;
 pub mod failure;
 pub mod gate;
+pub mod renewing;
 pub mod view;
 
 pub mod s3;
@@ -18,5 +19,8 @@ pub mod fanout;
 pub mod bus;
 pub mod logs;
 pub mod sns;
+
+#[cfg(test)]
+pub(crate) mod fake;
 
 pub use view::{LegView, Metrics};

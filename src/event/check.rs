@@ -17,12 +17,13 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use super::fields::{as_text, is_read_only};
 use super::json::{self, Fault};
 use super::record::Meta;
 use super::refusal::{Code, Refusal, shown};
-use super::scan::{Field, Scanned, scan, unescaped};
+use super::scan::{Field, Scanned, scan};
 use super::time::parse_rfc3339;
-use super::types::{AccountId, Folder, Region};
+use super::types::{AccountId, Category, Region};
 use crate::clock::WallMillis;
 
 /// Objects and arrays within one another, the event itself included. Twice this and `Records` stays within what common readers take.
@@ -45,15 +46,6 @@ pub struct Rules {
     pub now: WallMillis,
 }
 
-/// CloudTrail's `eventCategory`, as far as trails deliver it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Category {
-    Management,
-    Data,
-    NetworkActivity,
-    Insight,
-}
-
 /// An event that passed. It still borrows the bytes as given.
 #[derive(Debug)]
 pub struct Checked<'a> {
@@ -65,6 +57,7 @@ pub struct Checked<'a> {
     pub global_service: bool,
     /// Seconds since 1970.
     pub event_time: i64,
+    /// `readOnly`; where it says nothing, what the operation's name says.
     pub read_only: bool,
     /// Fields that were not given, one bit each, numbered as in [`Field`].
     pub(super) absent: u32,
@@ -83,12 +76,9 @@ impl Checked<'_> {
         Meta {
             account: self.account,
             region: self.region,
-            folder: match self.category {
-                Category::Management | Category::Data => Folder::CloudTrail,
-                Category::NetworkActivity => Folder::NetworkActivity,
-                Category::Insight => Folder::Insight,
-            },
+            category: self.category,
             global_service: self.global_service,
+            read_only: self.read_only,
             event_time: self.event_time,
             accepted_at,
             fingerprint,
@@ -215,7 +205,7 @@ impl<'a> Event<'a, '_> {
             category,
             global_service: is_global_service(&source) && region.as_str() == "us-east-1",
             event_time,
-            read_only: only_reads(&name),
+            read_only: is_read_only(self.raw(Field::ReadOnly), &name),
             absent,
         })
     }
@@ -243,19 +233,16 @@ impl<'a> Event<'a, '_> {
 
     fn category(&self) -> Verdict<Category> {
         if let Some(raw) = self.raw(Field::EventCategory) {
-            return match self.text(Field::EventCategory).as_deref() {
-                Some("Management") => Ok(Category::Management),
-                Some("Data") => Ok(Category::Data),
-                Some("NetworkActivity") => Ok(Category::NetworkActivity),
-                Some("Insight") => Ok(Category::Insight),
-                _ => Err((
-                    Code::InvalidEventCategory,
-                    format!(
+            let named = self.text(Field::EventCategory);
+            return named
+                .and_then(|name| Category::named(&name))
+                .ok_or_else(|| {
+                    let message = format!(
                         "eventCategory must be Management, Data, NetworkActivity or Insight, given: {}",
                         shown(raw, SHOWN)
-                    ),
-                )),
-            };
+                    );
+                    (Code::InvalidEventCategory, message)
+                });
         }
         Ok(match self.text(Field::EventType).as_deref() {
             Some("AwsCloudTrailInsight") => Category::Insight,
@@ -373,17 +360,6 @@ impl<'a> Event<'a, '_> {
     }
 }
 
-/// The text of a JSON value that is a string.
-fn as_text(raw: &[u8]) -> Option<Cow<'_, str>> {
-    if raw.first() != Some(&b'"') {
-        return None;
-    }
-    match unescaped(raw, memchr::memchr(b'\\', raw).is_some()) {
-        Cow::Borrowed(text) => std::str::from_utf8(text).ok().map(Cow::Borrowed),
-        Cow::Owned(text) => String::from_utf8(text).ok().map(Cow::Owned),
-    }
-}
-
 fn code_of(field: Field) -> Code {
     match field {
         Field::EventTime => Code::InvalidEventTime,
@@ -479,20 +455,6 @@ fn is_global_service(event_source: &str) -> bool {
         event_source,
         "iam.amazonaws.com" | "sts.amazonaws.com" | "cloudfront.amazonaws.com"
     )
-}
-
-/// Whether an operation of this name only reads, by its verb. KMS and STS have reading operations with other verbs; real events say so
-/// themselves.
-fn only_reads(event_name: &str) -> bool {
-    const VERBS: [&str; 17] = [
-        "Get", "List", "Describe", "Head", "Lookup", "BatchGet", "Search", "Query", "Scan",
-        "Select", "View", "Check", "Validate", "Preview", "Estimate", "Simulate", "Discover",
-    ];
-    VERBS.iter().any(|verb| {
-        event_name
-            .strip_prefix(verb)
-            .is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_lowercase()))
-    })
 }
 
 #[cfg(test)]

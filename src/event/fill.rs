@@ -8,8 +8,9 @@ use std::io::Write;
 
 use uuid::Uuid;
 
-use super::check::{Category, Checked};
+use super::check::Checked;
 use super::scan::Field;
+use super::types::Category;
 
 /// The newest version of the record that traild knows.
 const EVENT_VERSION: &str = "1.11";

@@ -14,10 +14,13 @@ pub mod scan;
 pub mod time;
 pub mod types;
 
+#[cfg(test)]
+pub(crate) mod corpus;
+
 pub use check::{Checked, Rules, check, parse};
 pub use fields::Fields;
 pub use fingerprint::Secret;
 pub use record::{Meta, Record};
 pub use refusal::{Code, Refusal};
 pub use scan::Scanned;
-pub use types::{AccountId, Folder, Region};
+pub use types::{AccountId, Category, Folder, Region};

@@ -79,7 +79,7 @@ impl Field {
         Self::InsightDetails,
     ];
 
-    fn of(name: &[u8]) -> Option<Self> {
+    pub(super) fn of(name: &[u8]) -> Option<Self> {
         Some(match name {
             b"eventVersion" => Self::EventVersion,
             b"userIdentity" => Self::UserIdentity,

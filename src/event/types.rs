@@ -98,6 +98,47 @@ impl fmt::Debug for Region {
     }
 }
 
+/// CloudTrail's `eventCategory`, as far as trails deliver it. The numbers are stable: they are written to disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Category {
+    Management = 0,
+    Data = 1,
+    NetworkActivity = 2,
+    Insight = 3,
+}
+
+impl Category {
+    pub fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Management),
+            1 => Some(Self::Data),
+            2 => Some(Self::NetworkActivity),
+            3 => Some(Self::Insight),
+            _ => None,
+        }
+    }
+
+    /// By its name in `eventCategory`.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "Management" => Some(Self::Management),
+            "Data" => Some(Self::Data),
+            "NetworkActivity" => Some(Self::NetworkActivity),
+            "Insight" => Some(Self::Insight),
+            _ => None,
+        }
+    }
+
+    pub fn folder(self) -> Folder {
+        match self {
+            Self::Management | Self::Data => Folder::CloudTrail,
+            Self::NetworkActivity => Folder::NetworkActivity,
+            Self::Insight => Folder::Insight,
+        }
+    }
+}
+
 /// The folder below `AWSLogs/<account>/` that an event's category belongs to (CloudTrail user guide, "find log files").
 /// The numbers are stable: they are written to disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

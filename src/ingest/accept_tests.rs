@@ -1,6 +1,6 @@
 use super::super::fixture::{Knobs, anonymous, event, open, origin};
 use super::*;
-use crate::event::{Code, Folder};
+use crate::event::{Category, Code};
 
 fn taken(answer: Answer) -> (usize, usize, Vec<(usize, &'static str)>) {
     match answer {
@@ -48,8 +48,8 @@ async fn what_is_accepted_is_in_the_journal_byte_for_byte() {
         ("111122223333", "us-east-1")
     );
     assert_eq!(
-        (meta.folder, meta.event_time),
-        (Folder::CloudTrail, 1_777_594_741)
+        (meta.category, meta.event_time),
+        (Category::Management, 1_777_594_741)
     );
     let (meta, json) = &stored[1];
     assert_eq!(

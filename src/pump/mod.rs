@@ -1,4 +1,4 @@
-//! Follows the journal for one consumer: hands over what is durable, in order, a chunk at a time.
+//! Follows a log for one consumer: hands over what is durable, in order, a chunk at a time.
 //!
 //! A consumer asks for the next chunk when it has room for one; until then nothing is read ahead, so that a consumer that
 //! lags costs no memory. The log is the buffer.
@@ -13,21 +13,22 @@ use crate::telemetry::chain;
 
 use crate::wal::{Chunk, Position, ReadError, Reader, Wal};
 
-/// Bytes read from the journal at a time.
+/// Bytes read from a log at a time.
 const CHUNK_BYTES: usize = 1 << 20;
 
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum TailError {
-    #[error("the journal's reader has stopped")]
+    #[error("the log's reader has stopped")]
     Reader(#[from] JoinError),
-    #[error("the journal is closed")]
+    #[error("the log is closed")]
     Closed,
 }
 
-/// A place in the journal that moves forward.
+/// A place in a log that moves forward.
 pub struct Tail {
+    chunk_bytes: usize,
     next: Position,
     durable: watch::Receiver<Position>,
     reader: Option<Reader>,
@@ -38,11 +39,17 @@ pub struct Tail {
 }
 
 impl Tail {
-    pub fn new(journal: &Wal, from: Position) -> Self {
+    pub fn new(log: &Wal, from: Position) -> Self {
+        Self::with_chunks_of(log, from, CHUNK_BYTES)
+    }
+
+    /// A tail that reads about this many bytes at a time.
+    pub fn with_chunks_of(log: &Wal, from: Position, chunk_bytes: usize) -> Self {
         Self {
+            chunk_bytes,
             next: from,
-            durable: journal.watch_durable(),
-            reader: Some(journal.reader()),
+            durable: log.watch_durable(),
+            reader: Some(log.reader()),
             reading: None,
             paused_until: None,
         }
@@ -80,9 +87,10 @@ impl Tail {
                 let Some(mut reader) = self.reader.take() else {
                     return Err(TailError::Closed);
                 };
+                let chunk_bytes = self.chunk_bytes;
                 // Page cache or disk, it blocks either way.
                 self.reading = Some(tokio::task::spawn_blocking(move || {
-                    let chunk = reader.read(next, CHUNK_BYTES);
+                    let chunk = reader.read(next, chunk_bytes);
                     (reader, chunk)
                 }));
             }
@@ -97,7 +105,7 @@ impl Tail {
                         return Ok(chunk);
                     }
                     Err(error) => {
-                        tracing::error!(position = self.next.0, error = %chain(&error), "cannot read the journal, will retry");
+                        tracing::error!(position = self.next.0, error = %chain(&error), "cannot read the log, will retry");
                         self.paused_until = Some(Instant::now() + RETRY_AFTER);
                     }
                 }

@@ -171,7 +171,7 @@ impl From<&Meta> for Stream {
         Self {
             account: event.account,
             region: event.region,
-            folder: event.folder,
+            folder: event.category.folder(),
         }
     }
 }
@@ -180,13 +180,15 @@ impl From<&Meta> for Stream {
 pub(crate) mod tests {
     use super::*;
     use crate::clock::WallMillis;
+    use crate::event::Category;
 
     pub(crate) fn event(account: &str, region: &str) -> Meta {
         Meta {
             account: account.parse().unwrap(),
             region: region.parse().unwrap(),
-            folder: Folder::CloudTrail,
+            category: Category::Management,
             global_service: false,
+            read_only: false,
             event_time: 1_700_000_000,
             accepted_at: WallMillis(1_700_000_001_000),
             fingerprint: [0; 16],

@@ -8,6 +8,8 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::disk::{self, Access, DiskFile};
 use super::frame::{self, FRAME_HEADER_BYTES, Look, Reason};
 use super::recovery::Segment;
@@ -54,6 +56,14 @@ impl Chunk {
         self.frames
             .iter()
             .map(|(position, payload)| (*position, &self.buffer[payload.clone()]))
+    }
+
+    /// The same frames, sharing the chunk's one buffer.
+    pub fn into_frames(self) -> impl Iterator<Item = (Position, Bytes)> {
+        let buffer = Bytes::from(self.buffer);
+        self.frames
+            .into_iter()
+            .map(move |(position, payload)| (position, buffer.slice(payload)))
     }
 
     pub fn is_empty(&self) -> bool {

@@ -13,6 +13,12 @@
 //! What a destination answers decides, and nothing else does: an item that it refuses for what is in it is dead-lettered; whatever else
 //! goes wrong is tried again for ever, with the leg's patience ([`super::gate`]).
 
+mod lane;
+
+pub mod events;
+pub mod leg;
+pub mod memory;
+
 use std::future::{Future, ready};
 
 use bytes::Bytes;
@@ -111,3 +117,6 @@ pub trait Destination: Send + Sync + 'static {
         ready(Confirmation::Arrived)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,879 @@
+//! The task of one leg: reads its log, sends what is there, and remembers how far it has come.
+//!
+//! A chunk at a time. While one is being sent nothing more is read ahead, so a destination that hangs costs no memory; only a scout goes on, which
+//! counts what waits and keeps nothing. The next chunk is begun when each item of this one is settled.
+//!
+//! A leg never holds its log back against the log's will: told by [`Parts::cut`] that the log can wait no longer, it counts what it leaves behind,
+//! writes the gap to its dead letters, and goes on after it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::pending;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::lane::{self, Lanes, Report};
+use super::memory::{Memory, MemoryFile, Recalled};
+use super::{Confirmation, Destination, Item, ItemId, Refusal};
+use crate::clock::WallMillis;
+use crate::deliver::dead_letter::{Content, DeadLetters, Letter, Replay};
+use crate::deliver::failure::Failure;
+use crate::deliver::gate::Gate;
+use crate::deliver::view::{self, CUT_OFF, JOURNAL_DAMAGED, LegView};
+use crate::pump::{Tail, TailError};
+use crate::retry::Backoff;
+use crate::telemetry::chain;
+use crate::wal::{Chunk, Position, Wal};
+
+/// How often its place is saved.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// How often it looks for dead letters that were handed back.
+const REPLAY_EVERY: Duration = Duration::from_secs(3);
+/// A chunk that takes longer than this makes the scout count what waits behind it.
+const SLOW: Duration = Duration::from_secs(2);
+/// What requests under way have to end when the leg stops.
+const GRACE: Duration = Duration::from_millis(500);
+/// Reports that wait for the leg.
+const REPORTS: usize = 64;
+
+#[derive(Debug, thiserror::Error)]
+pub enum LegError {
+    #[error("cannot follow the log")]
+    Tail(#[from] TailError),
+    #[error("cannot read the leg's own files")]
+    Files(#[from] io::Error),
+    #[error("a task of the leg has stopped")]
+    Task(#[from] JoinError),
+}
+
+/// What a leg is built from.
+pub struct Parts<D> {
+    /// The trail's ARN.
+    pub trail: String,
+    pub destination: D,
+    pub log: Wal,
+    /// Where a leg begins that is new.
+    pub new_from: Position,
+    pub memory: MemoryFile,
+    pub letters: DeadLetters,
+    pub view: LegView,
+    /// Bytes of the log that are read at a time: the leg holds a small multiple of it in memory.
+    pub chunk_bytes: usize,
+    /// The log can wait for nothing before this position.
+    pub cut: watch::Receiver<Position>,
+}
+
+/// The leg of one trail to one destination.
+pub struct Leg<D: Destination> {
+    destination: Arc<D>,
+    log: Wal,
+    tail: Tail,
+    chunk_bytes: usize,
+    memory: Memory,
+    memory_file: MemoryFile,
+    is_saved: bool,
+    letters: Arc<DeadLetters>,
+    /// Items that had a letter when the leg began, though its memory does not know.
+    buried: BTreeSet<ItemId>,
+    replay: Option<Replay>,
+    view: LegView,
+    gate: Arc<Gate>,
+    has_taken: Arc<AtomicBool>,
+    work: Option<Work>,
+    /// Every event before it is counted as routed.
+    counted: Position,
+    scout: Option<Tail>,
+    cut: watch::Receiver<Position>,
+    progress: watch::Sender<Position>,
+    /// Stops lanes, not the leg.
+    lanes_stop: CancellationToken,
+}
+
+/// Where items came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// The log, up to this position.
+    Log(Position),
+    /// Dead letters that were handed back.
+    Letters,
+}
+
+/// Items being sent.
+struct Work {
+    source: Source,
+    since: Instant,
+    /// Not settled.
+    open: BTreeMap<ItemId, Item>,
+    /// Answered with success, to be confirmed.
+    sent: Vec<ItemId>,
+    confirming: Option<Confirming>,
+    /// Closed when every lane has come to its end.
+    reports: Option<mpsc::Receiver<Report>>,
+    lanes: JoinSet<()>,
+}
+
+/// A question to the destination: whether these have arrived.
+struct Confirming {
+    ids: Vec<ItemId>,
+    answer: Pin<Box<dyn Future<Output = Confirmation> + Send>>,
+    patience: Backoff,
+}
+
+impl<D: Destination> Leg<D> {
+    /// A leg that goes on from where it was. Blocking.
+    pub fn open(parts: Parts<D>) -> Result<Self, LegError> {
+        let Parts {
+            trail,
+            destination,
+            log,
+            new_from,
+            memory: memory_file,
+            letters,
+            view,
+            chunk_bytes,
+            cut,
+        } = parts;
+        let (memory, is_saved) = recall(&memory_file, &trail, &log, new_from, &view)?;
+        let dead = memory.dead_lettered.values().sum::<u64>();
+        view.routed(memory.delivered + dead);
+        view.delivered(memory.delivered, 0, 0);
+        for (reason, events) in &memory.dead_lettered {
+            view.dead_lettered(view::reason(reason), *events);
+        }
+        let next = Position(memory.next);
+        let buried = letters.known(memory.next)?;
+        let leg = Self {
+            destination: Arc::new(destination),
+            tail: Tail::with_chunks_of(&log, next, chunk_bytes),
+            log,
+            chunk_bytes,
+            memory,
+            memory_file,
+            is_saved,
+            letters: Arc::new(letters),
+            buried,
+            replay: None,
+            view,
+            gate: Arc::default(),
+            has_taken: Arc::default(),
+            work: None,
+            counted: next,
+            scout: None,
+            cut,
+            progress: watch::Sender::new(next),
+            lanes_stop: CancellationToken::new(),
+        };
+        if !leg.is_saved
+            && let Err(error) = leg.memory_file.write(&leg.memory)
+        {
+            leg.tell_unsaved(&error);
+        }
+        Ok(leg)
+    }
+
+    /// The lowest position of the log that is still wanted, also after a crash.
+    pub fn watch_progress(&self) -> watch::Receiver<Position> {
+        self.progress.subscribe()
+    }
+
+    /// Runs until `stop`, or until the log fails.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), LegError> {
+        if self.introduce(&stop).await?.is_none() {
+            return Ok(());
+        }
+        let mut save = tokio::time::interval(SAVE_EVERY);
+        save.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut look_for_letters = tokio::time::interval(REPLAY_EVERY);
+        look_for_letters.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            self.go_on();
+            let has_work = self.work.is_some();
+            let is_slow = self.prepare_scout();
+            tokio::select! {
+                biased; // what ends work before what begins it
+                () = stop.cancelled() => break,
+                Ok(()) = self.cut.changed() => self.obey_cut(&stop).await?,
+                happened = next_of(&mut self.work) => self.take(happened, &stop).await?,
+                _ = save.tick() => self.save().await?,
+                _ = look_for_letters.tick(), if !has_work => self.take_letters_back(&stop).await?,
+                chunk = scout(&mut self.scout), if is_slow => self.count_ahead(chunk?),
+                chunk = self.tail.next(), if !has_work => self.begin(chunk?, &stop).await?,
+            }
+        }
+        self.end(&stop).await
+    }
+
+    /// Introduces the trail to a destination that it has not sent to before. Nothing when it is to stop.
+    async fn introduce(&mut self, stop: &CancellationToken) -> Result<Option<()>, LegError> {
+        let target = self.destination.target().to_owned();
+        if self.memory.introduced_to.as_ref() == Some(&target) {
+            return Ok(Some(()));
+        }
+        let mut patience = Backoff::default();
+        loop {
+            let introduced = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(None),
+                Ok(()) = self.cut.changed() => {
+                    self.obey_cut(stop).await?;
+                    continue;
+                }
+                introduced = self.destination.introduce() => introduced,
+            };
+            let Err(failure) = introduced else { break };
+            lane::tell(&self.view, &target, &failure);
+            let wait = tokio::time::sleep(patience.next_delay());
+            if stop.run_until_cancelled(wait).await.is_none() {
+                return Ok(None);
+            }
+        }
+        self.memory.introduced_to = Some(target);
+        self.is_saved = false;
+        self.save().await?;
+        Ok(Some(()))
+    }
+
+    /// Starts what can be started: a question whether what was sent has arrived, lanes for what must be sent again, the end of the work.
+    fn go_on(&mut self) {
+        self.ask();
+        match &self.work {
+            Some(work) if !work.is_busy() && !work.open.is_empty() => {
+                // It was sent and went nowhere. What could never be sent is not open any more.
+                let items = work.open.values().cloned().collect();
+                self.launch(items);
+            }
+            _ => self.finish(),
+        }
+    }
+
+    /// Asks whether what was sent has arrived.
+    fn ask(&mut self) {
+        let Some(work) = &mut self.work else { return };
+        if work.confirming.is_none() && !work.sent.is_empty() {
+            let destination = self.destination.clone();
+            work.confirming = Some(Confirming {
+                ids: std::mem::take(&mut work.sent),
+                answer: Box::pin(async move { destination.confirm().await }),
+                patience: Backoff::default(),
+            });
+        }
+    }
+
+    /// Ends the work when all of it is settled.
+    fn finish(&mut self) {
+        let is_done = |work: &Work| !work.is_busy() && work.open.is_empty();
+        let Some(work) = self.work.take_if(|work| is_done(work)) else {
+            return;
+        };
+        if let Source::Log(upto) = work.source {
+            self.memory.advance(upto);
+            self.is_saved = false;
+        }
+        self.scout = None;
+        self.view.oldest_pending(None);
+    }
+
+    /// Takes a chunk of the log.
+    async fn begin(&mut self, chunk: Chunk, stop: &CancellationToken) -> Result<(), LegError> {
+        let upto = chunk.next;
+        let (items, damaged) = self.items(chunk);
+        let ahead: u64 = items
+            .iter()
+            .filter(|item| item.id.position >= self.counted)
+            .map(|item| item.events)
+            .sum();
+        self.view.routed(ahead);
+        self.counted = self.counted.max(upto);
+        for (at, error) in damaged {
+            self.pass_over(at, &error, stop).await?;
+        }
+        self.send(Source::Log(upto), items, stop).await
+    }
+
+    /// What a chunk holds for this destination that is not settled, and the frames that cannot be read.
+    fn items(&self, chunk: Chunk) -> (Vec<Item>, Vec<(Position, String)>) {
+        let (mut items, mut damaged) = (Vec::new(), Vec::new());
+        for (at, frame) in chunk.into_frames() {
+            match self.destination.read(at, frame) {
+                Ok(found) => items.extend(found),
+                Err(error) => damaged.push((at, error.to_string())),
+            }
+        }
+        items.retain(|item| !self.memory.has_settled(item.id));
+        let at_frame = |at: Position| ItemId {
+            position: at,
+            index: 0,
+        };
+        damaged.retain(|(at, _)| !self.memory.has_settled(at_frame(*at)));
+        (items, damaged)
+    }
+
+    /// A frame that holds none of what it should: counted, told, left behind.
+    async fn pass_over(
+        &mut self,
+        at: Position,
+        error: &str,
+        stop: &CancellationToken,
+    ) -> Result<(), LegError> {
+        let leg = self.view.leg();
+        tracing::error!(
+            trail = %leg.trail, sink = %leg.sink, position = at.0, error, "log holds a record that cannot be read"
+        );
+        self.view.routed(1);
+        let gap = Content::Gap {
+            from: at.0,
+            to: at.0 + 1,
+        };
+        let letter = self.letter(JOURNAL_DAMAGED, error.to_owned(), 1, gap);
+        if self.bury(vec![letter], stop).await?.is_some() {
+            self.count_dead(JOURNAL_DAMAGED, 1);
+            let id = ItemId {
+                position: at,
+                index: 0,
+            };
+            self.memory.settle(id);
+        }
+        Ok(())
+    }
+
+    /// Begins to send items.
+    async fn send(
+        &mut self,
+        source: Source,
+        items: Vec<Item>,
+        stop: &CancellationToken,
+    ) -> Result<(), LegError> {
+        let open = items.iter().map(|item| (item.id, item.clone())).collect();
+        self.work = Some(Work {
+            source,
+            since: Instant::now(),
+            open,
+            sent: Vec::new(),
+            confirming: None,
+            reports: None,
+            lanes: JoinSet::new(),
+        });
+        for (item, refusal) in self.launch(items) {
+            self.refuse(item, refusal, stop).await?;
+        }
+        let oldest = self.work.as_ref().and_then(Work::oldest);
+        self.view.oldest_pending(oldest);
+        Ok(())
+    }
+
+    /// Starts lanes for these items. What could never be sent is given back.
+    fn launch(&mut self, items: Vec<Item>) -> Vec<(Item, Refusal)> {
+        let Some(work) = &mut self.work else {
+            return Vec::new();
+        };
+        let (mut sendable, mut entries, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+        for item in items {
+            match self.destination.entry(&item) {
+                Ok(entry) => {
+                    sendable.push(item);
+                    entries.push(entry);
+                }
+                Err(refusal) => refused.push((item, refusal)),
+            }
+        }
+        let requests = lane::pack(&*self.destination, sendable, entries);
+        if requests.is_empty() {
+            return refused;
+        }
+        let wanted = self.destination.lanes(self.tail.behind());
+        let count = wanted.clamp(1, requests.len());
+        let lanes = Arc::new(Lanes {
+            destination: self.destination.clone(),
+            gate: self.gate.clone(),
+            view: self.view.clone(),
+            has_taken: self.has_taken.clone(),
+            requests: Mutex::new(requests),
+            stop: self.lanes_stop.clone(),
+        });
+        let (reports, seen) = mpsc::channel(REPORTS);
+        for lane in 0..count {
+            work.lanes.spawn(lanes.clone().run(lane, reports.clone()));
+        }
+        work.reports = Some(seen);
+        refused
+    }
+
+    async fn take(&mut self, happened: Happened, stop: &CancellationToken) -> Result<(), LegError> {
+        match happened {
+            Happened::Report(Report::Sent(ids)) => {
+                if let Some(work) = &mut self.work {
+                    work.sent.extend(ids);
+                }
+                Ok(())
+            }
+            Happened::Report(Report::Refused(item, refusal)) => {
+                self.refuse(item, refusal, stop).await
+            }
+            Happened::LanesEnded => {
+                if let Some(work) = &mut self.work {
+                    work.reports = None;
+                    while let Some(ended) = work.lanes.join_next().await {
+                        ended?;
+                    }
+                }
+                Ok(())
+            }
+            Happened::Answer(Confirmation::Arrived) => {
+                self.arrived();
+                Ok(())
+            }
+            Happened::Answer(Confirmation::Vanished(failure)) => {
+                self.ask_again(&failure, true);
+                Ok(())
+            }
+            Happened::Answer(Confirmation::Unknown(failure)) => {
+                self.ask_again(&failure, false);
+                Ok(())
+            }
+        }
+    }
+
+    /// What was asked about has arrived.
+    fn arrived(&mut self) {
+        let Some(work) = &mut self.work else { return };
+        let Some(Confirming { ids, .. }) = work.confirming.take() else {
+            return;
+        };
+        let mut events = 0;
+        for id in ids {
+            let Some(item) = work.open.remove(&id) else {
+                continue;
+            };
+            events += item.events;
+            if matches!(work.source, Source::Log(_)) {
+                self.memory.settle(id);
+            }
+        }
+        if events == 0 {
+            return;
+        }
+        self.memory.delivered += events;
+        self.is_saved = false;
+        let oldest = work.oldest();
+        self.view.delivered(events, 0, 0);
+        self.view.delivery_at(WallMillis::now());
+        self.view.oldest_pending(oldest);
+    }
+
+    /// Asks once more, after a wait.
+    fn ask_again(&mut self, failure: &Failure, has_vanished: bool) {
+        lane::tell(&self.view, self.destination.target(), failure);
+        let Some(work) = &mut self.work else { return };
+        if has_vanished {
+            // All that was sent by now may have gone the same way. It stays open, and is sent when the destination is there.
+            work.sent.clear();
+            work.reports = None;
+            work.lanes = JoinSet::new();
+        }
+        let Some(confirming) = &mut work.confirming else {
+            return;
+        };
+        if has_vanished {
+            confirming.ids.clear();
+        }
+        let delay = confirming.patience.next_delay();
+        let destination = self.destination.clone();
+        confirming.answer = Box::pin(async move {
+            tokio::time::sleep(delay).await;
+            destination.confirm().await
+        });
+    }
+
+    /// The destination will never take this item.
+    async fn refuse(
+        &mut self,
+        item: Item,
+        refusal: Refusal,
+        stop: &CancellationToken,
+    ) -> Result<(), LegError> {
+        let Refusal { reason, message } = refusal;
+        let from_log = matches!(
+            &self.work,
+            Some(Work {
+                source: Source::Log(_),
+                ..
+            })
+        );
+        let leg = self.view.leg();
+        tracing::warn!(
+            trail = %leg.trail, sink = %leg.sink, position = item.id.position.0, reason, error = message,
+            "item cannot be delivered, it becomes a dead letter"
+        );
+        if !(from_log && self.buried.contains(&item.id)) {
+            let content = Content::Item {
+                position: item.id.position.0,
+                index: item.id.index,
+                body: raw(&item.json),
+            };
+            let letter = self.letter(reason, message, item.events, content);
+            if self.bury(vec![letter], stop).await?.is_none() {
+                return Ok(());
+            }
+        }
+        self.count_dead(reason, item.events);
+        if from_log {
+            self.memory.settle(item.id);
+        }
+        if let Some(work) = &mut self.work {
+            work.open.remove(&item.id);
+        }
+        Ok(())
+    }
+
+    fn letter(
+        &self,
+        reason: &'static str,
+        message: String,
+        events: u64,
+        content: Content,
+    ) -> Letter {
+        let leg = self.view.leg();
+        Letter {
+            at: WallMillis::now().rfc3339(),
+            trail: leg.trail.clone(),
+            sink: leg.sink.to_string(),
+            reason: reason.to_owned(),
+            message,
+            events,
+            content,
+        }
+    }
+
+    fn count_dead(&mut self, reason: &'static str, events: u64) {
+        *self
+            .memory
+            .dead_lettered
+            .entry(reason.to_owned())
+            .or_default() += events;
+        self.is_saved = false;
+        self.view.dead_lettered(reason, events);
+    }
+
+    /// Writes dead letters, for as long as it takes. Nothing when the leg is to stop first.
+    async fn bury(
+        &mut self,
+        letters: Vec<Letter>,
+        stop: &CancellationToken,
+    ) -> Result<Option<()>, LegError> {
+        let letters = Arc::new(letters);
+        loop {
+            let (files, these) = (self.letters.clone(), letters.clone());
+            let written = tokio::task::spawn_blocking(move || files.append(&these)).await?;
+            let Err(error) = written else {
+                return Ok(Some(()));
+            };
+            tracing::error!(error = %chain(&error), "cannot write dead letters, will retry; this leg waits");
+            let wait = tokio::time::sleep(SAVE_EVERY);
+            if stop.run_until_cancelled(wait).await.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Takes the next of the dead letters that were handed back, if there are any.
+    async fn take_letters_back(&mut self, stop: &CancellationToken) -> Result<(), LegError> {
+        let (files, replay, bytes) = (self.letters.clone(), self.replay.take(), self.chunk_bytes);
+        let taken = tokio::task::spawn_blocking(move || next_letters(&files, replay, bytes));
+        let (replay, letters) = match taken.await? {
+            Ok(taken) => taken,
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "cannot read dead letters that were handed back, will retry");
+                return Ok(());
+            }
+        };
+        self.replay = replay;
+        let items: Vec<Item> = letters.into_iter().filter_map(item).collect();
+        if items.is_empty() {
+            return Ok(());
+        }
+        self.view.routed(items.iter().map(|item| item.events).sum());
+        self.send(Source::Letters, items, stop).await
+    }
+
+    /// Whether the work is slow enough for the scout to go ahead.
+    fn prepare_scout(&mut self) -> bool {
+        let is_slow = self
+            .work
+            .as_ref()
+            .is_some_and(|work| work.since.elapsed() >= SLOW);
+        if is_slow && self.scout.is_none() {
+            let from = self.counted.max(self.tail.position());
+            self.scout = Some(Tail::with_chunks_of(&self.log, from, self.chunk_bytes));
+        }
+        is_slow
+    }
+
+    fn count_ahead(&mut self, chunk: Chunk) {
+        let next = chunk.next;
+        let (items, _) = self.items(chunk);
+        let events = items
+            .iter()
+            .filter(|item| item.id.position >= self.counted)
+            .map(|item| item.events)
+            .sum();
+        self.view.routed(events);
+        self.counted = self.counted.max(next);
+    }
+
+    /// The log can wait for nothing before the position that `cut` tells: what is left behind becomes a gap.
+    async fn obey_cut(&mut self, stop: &CancellationToken) -> Result<(), LegError> {
+        let upto = *self.cut.borrow_and_update();
+        let from = Position(self.memory.next);
+        if upto <= from {
+            return Ok(());
+        }
+        self.work = None;
+        self.scout = None;
+        let mut events = 0;
+        let mut uncounted = 0;
+        let mut left_behind = Tail::with_chunks_of(&self.log, from, self.chunk_bytes);
+        while left_behind.position() < upto && !left_behind.is_at_end() {
+            let Some(chunk) = stop.run_until_cancelled(left_behind.next()).await else {
+                return Ok(());
+            };
+            let (items, _) = self.items(chunk?);
+            for item in items.iter().filter(|item| item.id.position < upto) {
+                events += item.events;
+                if item.id.position >= self.counted {
+                    uncounted += item.events;
+                }
+            }
+        }
+        let leg = self.view.leg();
+        tracing::error!(
+            trail = %leg.trail, sink = %leg.sink, from = from.0, to = upto.0, events,
+            "log is full and cannot wait for this leg any longer: it is cut off, its events are not delivered there"
+        );
+        self.view.routed(uncounted);
+        if events > 0 {
+            let message = "the log was full and could not wait for this destination".to_owned();
+            let gap = Content::Gap {
+                from: from.0,
+                to: upto.0,
+            };
+            let letter = self.letter(CUT_OFF, message, events, gap);
+            if self.bury(vec![letter], stop).await?.is_none() {
+                return Ok(());
+            }
+            self.count_dead(CUT_OFF, events);
+        }
+        self.memory.advance(upto);
+        self.counted = self.counted.max(upto);
+        self.is_saved = false;
+        self.tail = Tail::with_chunks_of(&self.log, upto, self.chunk_bytes);
+        self.view.oldest_pending(None);
+        self.save().await
+    }
+
+    /// Writes down its place, if it has moved.
+    async fn save(&mut self) -> Result<(), LegError> {
+        if !self.is_saved {
+            let (file, memory) = (self.memory_file.clone(), self.memory.clone());
+            let written = tokio::task::spawn_blocking(move || file.write(&memory)).await?;
+            if let Err(error) = written {
+                self.tell_unsaved(&error);
+                return Ok(());
+            }
+            self.is_saved = true;
+        }
+        let next = Position(self.memory.next);
+        self.progress.send_if_modified(|progress| {
+            let moved = *progress != next;
+            *progress = next;
+            moved
+        });
+        Ok(())
+    }
+
+    fn tell_unsaved(&self, error: &io::Error) {
+        let leg = self.view.leg();
+        tracing::error!(
+            trail = %leg.trail, sink = %leg.sink, error = %chain(error),
+            "cannot save the place of this leg, will retry; a crash now would send more than a second's events again"
+        );
+    }
+
+    /// Lets requests under way end, within [`GRACE`], so that a stop sends nothing twice. What is still open then is sent again after the
+    /// next start.
+    async fn end(mut self, stop: &CancellationToken) -> Result<(), LegError> {
+        self.lanes_stop.cancel();
+        let deadline = Instant::now() + GRACE;
+        loop {
+            self.ask();
+            let is_busy = self.work.as_ref().is_some_and(Work::is_busy);
+            if !is_busy {
+                break;
+            }
+            let next = next_of(&mut self.work);
+            let Ok(happened) = tokio::time::timeout_at(deadline, next).await else {
+                break;
+            };
+            self.take(happened, stop).await?;
+        }
+        self.finish();
+        self.save().await
+    }
+}
+
+impl Work {
+    fn oldest(&self) -> Option<WallMillis> {
+        self.open.first_key_value().map(|(_, item)| item.since)
+    }
+
+    /// Whether something will happen to it by itself.
+    fn is_busy(&self) -> bool {
+        self.reports.is_some() || self.confirming.is_some()
+    }
+}
+
+/// What work waits for.
+enum Happened {
+    Report(Report),
+    LanesEnded,
+    Answer(Confirmation),
+}
+
+/// The next thing that happens to the work; pends while there is none. Cancel safe.
+async fn next_of(work: &mut Option<Work>) -> Happened {
+    let Some(work) = work else {
+        return pending().await;
+    };
+    let Work {
+        reports,
+        confirming,
+        ..
+    } = work;
+    let report = async {
+        match reports {
+            Some(reports) => match reports.recv().await {
+                Some(report) => Happened::Report(report),
+                None => Happened::LanesEnded,
+            },
+            None => pending().await,
+        }
+    };
+    let answer = async {
+        match confirming {
+            Some(confirming) => Happened::Answer((&mut confirming.answer).await),
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        happened = report => happened,
+        happened = answer => happened,
+    }
+}
+
+/// The next chunk for the scout; pends while there is none.
+async fn scout(scout: &mut Option<Tail>) -> Result<Chunk, TailError> {
+    match scout {
+        Some(tail) => tail.next().await,
+        None => pending().await,
+    }
+}
+
+/// The leg's memory; whether it is on the disk as it is.
+fn recall(
+    file: &MemoryFile,
+    trail: &str,
+    log: &Wal,
+    new_from: Position,
+    view: &LegView,
+) -> Result<(Memory, bool), LegError> {
+    let leg = view.leg();
+    let begin_at = |next: Position| Memory {
+        trail: trail.to_owned(),
+        next: next.0,
+        ..Memory::default()
+    };
+    match file.read()? {
+        // A trail of the same name in another account or region is another trail.
+        Recalled::Memory(memory) if memory.trail == trail => {
+            let start = log.start();
+            if start.0 > memory.next {
+                tracing::warn!(
+                    trail = %leg.trail, sink = %leg.sink, from = memory.next, to = start.0,
+                    "log does not hold any more what this leg has not seen; it goes on after that"
+                );
+            }
+            Ok((memory, true))
+        }
+        Recalled::Memory(_) | Recalled::Nothing => {
+            tracing::info!(trail = %leg.trail, sink = %leg.sink, from = new_from.0, "new leg");
+            Ok((begin_at(new_from), false))
+        }
+        Recalled::Damaged => {
+            tracing::error!(
+                trail = %leg.trail, sink = %leg.sink,
+                "place of this leg cannot be read: it sends all again that the log still holds"
+            );
+            Ok((begin_at(log.start()), false))
+        }
+    }
+}
+
+/// The next letters of the replay under way, or of the next one; none when there is nothing to send again.
+fn next_letters(
+    files: &DeadLetters,
+    replay: Option<Replay>,
+    bytes: usize,
+) -> io::Result<(Option<Replay>, Vec<Letter>)> {
+    let replay = match replay {
+        Some(replay) => Some(replay),
+        None => files.handed_back()?,
+    };
+    let Some(mut replay) = replay else {
+        return Ok((None, Vec::new()));
+    };
+    let letters = replay.next(bytes)?;
+    if letters.is_empty() {
+        replay.finish()?;
+        return Ok((None, letters));
+    }
+    Ok((Some(replay), letters))
+}
+
+/// What a letter says once more; nothing for a gap.
+fn item(letter: Letter) -> Option<Item> {
+    let Content::Item {
+        position,
+        index,
+        body,
+    } = letter.content
+    else {
+        return None;
+    };
+    let id = ItemId {
+        position: Position(position),
+        index,
+    };
+    Some(Item {
+        id,
+        events: letter.events,
+        since: WallMillis::now(),
+        json: Bytes::from(String::from(Box::<str>::from(body))),
+    })
+}
+
+/// An item's JSON as a letter holds it. What is not JSON is kept as a string, which an accepted event never is.
+fn raw(json: &[u8]) -> Box<RawValue> {
+    let text = String::from_utf8_lossy(json).into_owned();
+    RawValue::from_string(text.clone())
+        .or_else(|_| to_raw_value(&text))
+        .unwrap_or_else(|_| RawValue::NULL.to_owned())
+}

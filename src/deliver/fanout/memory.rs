@@ -1,0 +1,203 @@
+//! What a leg remembers across restarts: its place in its log, and its counts there.
+//!
+//! A small file, replaced whole: `data_dir/cursors/<trail>.<sink>.json`, a line with the CRC-32 of the rest in hex, then one JSON object. One that
+//! cannot be read is told, and the leg begins at the start of what its log still holds: rather twice than never.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::ItemId;
+use crate::snapshot;
+use crate::wal::Position;
+
+/// The names are stable: they are written to disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// The trail's ARN.
+    pub trail: String,
+    /// The destination that was introduced last.
+    pub introduced_to: Option<String>,
+    /// Every frame before it is settled.
+    pub next: u64,
+    /// Items at or after `next` that are settled, by position and index.
+    pub settled: BTreeSet<(u64, u32)>,
+    /// Events, since the leg began.
+    pub delivered: u64,
+    /// Events, since the leg began, by reason.
+    pub dead_lettered: BTreeMap<String, u64>,
+}
+
+/// What became of a leg's file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recalled {
+    /// There is none: the leg is new.
+    Nothing,
+    Memory(Memory),
+    /// It cannot be read.
+    Damaged,
+}
+
+impl Memory {
+    /// The highest position it speaks of: its log must never use it, or one before it, again.
+    pub fn highest(&self) -> Position {
+        let settled = self.settled.last().map_or(0, |(position, _)| *position);
+        Position(self.next.max(settled))
+    }
+
+    pub fn has_settled(&self, id: ItemId) -> bool {
+        id.position.0 < self.next || self.settled.contains(&(id.position.0, id.index))
+    }
+
+    pub fn settle(&mut self, id: ItemId) {
+        if id.position.0 >= self.next {
+            self.settled.insert((id.position.0, id.index));
+        }
+    }
+
+    /// Every frame before `next` is settled.
+    pub fn advance(&mut self, next: Position) {
+        if next.0 > self.next {
+            self.next = next.0;
+            self.settled = self.settled.split_off(&(next.0, 0));
+        }
+    }
+}
+
+/// The file of one leg's memory.
+#[derive(Debug, Clone)]
+pub struct MemoryFile {
+    path: PathBuf,
+}
+
+impl MemoryFile {
+    /// Of a trail's leg, below `directory`.
+    pub fn new(directory: &Path, trail: &str, sink: &str) -> Self {
+        Self {
+            path: directory.join(format!("{trail}.{sink}{SUFFIX}")),
+        }
+    }
+
+    /// Blocking.
+    pub fn read(&self) -> io::Result<Recalled> {
+        Ok(match snapshot::read(&self.path)? {
+            None => Recalled::Nothing,
+            Some(bytes) => decode(&bytes).map_or(Recalled::Damaged, Recalled::Memory),
+        })
+    }
+
+    /// When this returns, it is durable. Blocking.
+    pub fn write(&self, memory: &Memory) -> io::Result<()> {
+        snapshot::replace(&self.path, &encode(memory))
+    }
+}
+
+/// The highest positions that any leg's memory speaks of, of legs that follow the journal and of those that follow the ledger. The
+/// logs must not use them again, even when they have lost their tails. Blocking.
+pub fn highest(directory: &Path) -> io::Result<Highest> {
+    let mut highest = Highest::default();
+    let files = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(highest),
+        files => files?,
+    };
+    for file in files {
+        let path = file?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+            continue;
+        };
+        if !name.ends_with(SUFFIX) {
+            continue;
+        }
+        let follows_ledger = name.ends_with(&format!(".sns{SUFFIX}"));
+        let Recalled::Memory(memory) = (MemoryFile { path }).read()? else {
+            continue;
+        };
+        let of = match follows_ledger {
+            true => &mut highest.ledger,
+            false => &mut highest.journal,
+        };
+        *of = memory.highest().max(*of);
+    }
+    Ok(highest)
+}
+
+/// See [`highest`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Highest {
+    pub journal: Position,
+    pub ledger: Position,
+}
+
+const SUFFIX: &str = ".json";
+
+fn encode(memory: &Memory) -> Vec<u8> {
+    let json = serde_json::to_vec(memory).expect("memory: strings and numbers always serialise");
+    let mut bytes = format!("{:08x}\n", crc32fast::hash(&json)).into_bytes();
+    bytes.extend_from_slice(&json);
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<Memory> {
+    let (sum, json) = bytes.split_at_checked(9)?;
+    let expected = format!("{:08x}\n", crc32fast::hash(json));
+    if sum != expected.as_bytes() {
+        return None;
+    }
+    serde_json::from_slice(json).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(position: u64, index: u32) -> ItemId {
+        ItemId {
+            position: Position(position),
+            index,
+        }
+    }
+
+    #[test]
+    fn what_is_settled_out_of_order_is_remembered_until_its_frame_is_behind() {
+        let mut memory = Memory::default();
+        memory.advance(Position(100));
+        memory.settle(id(300, 1));
+        memory.settle(id(200, 0));
+        memory.settle(id(50, 0));
+        assert!(memory.has_settled(id(99, 0)) && memory.has_settled(id(300, 1)));
+        assert!(!memory.has_settled(id(300, 0)) && !memory.has_settled(id(100, 0)));
+        assert_eq!(memory.highest(), Position(300));
+        memory.advance(Position(300));
+        assert_eq!(memory.settled, [(300, 1)].into());
+        memory.advance(Position(200));
+        assert_eq!(memory.next, 300, "it never goes back");
+    }
+
+    #[test]
+    fn a_file_reads_back_as_written_and_one_that_is_damaged_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = MemoryFile::new(directory.path(), "main", "logs");
+        assert_eq!(file.read().unwrap(), Recalled::Nothing);
+        let memory = Memory {
+            trail: "arn".into(),
+            introduced_to: Some("topic".into()),
+            next: 4096,
+            settled: [(5000, 0)].into(),
+            delivered: 7,
+            dead_lettered: [("too_large".to_owned(), 1)].into(),
+        };
+        file.write(&memory).unwrap();
+        assert_eq!(file.read().unwrap(), Recalled::Memory(memory));
+        let sound = std::fs::read(&file.path).unwrap();
+        for at in 0..sound.len() {
+            let mut damaged = sound.clone();
+            damaged[at] ^= 1;
+            std::fs::write(&file.path, damaged).unwrap();
+            assert_eq!(file.read().unwrap(), Recalled::Damaged, "byte {at}");
+        }
+        std::fs::write(&file.path, b"").unwrap();
+        assert_eq!(file.read().unwrap(), Recalled::Damaged);
+    }
+}

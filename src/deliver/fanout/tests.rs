@@ -1,0 +1,519 @@
+//! The leg against a destination of which everything is known: what it was sent, and what it is told to answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::leg::{Leg, LegError, Parts};
+use super::memory::MemoryFile;
+use super::{Confirmation, Destination, Item, ItemId, Refusal, Unreadable, Verdict};
+use crate::clock::WallMillis;
+use crate::deliver::dead_letter::{Content, DeadLetters};
+use crate::deliver::failure::Failure;
+use crate::deliver::view::{self, Facts, LegView, Metrics, REFUSED, TOO_LARGE};
+use crate::wal::sim::{Random, SimDisk};
+use crate::wal::{Batch, DiskReserve, Options, Position, Wal};
+
+type Answer = Box<dyn FnMut(&[u64]) -> Result<Vec<Verdict>, Failure> + Send>;
+
+/// What a destination has, and how it answers.
+#[derive(Default)]
+struct State {
+    /// How often each number came and was answered with success.
+    taken: BTreeMap<u64, u32>,
+    /// The numbers of each request.
+    requests: Vec<Vec<u64>>,
+    introductions: u32,
+    /// Answers instead of success.
+    answer: Option<Answer>,
+    confirmation: Option<Confirmation>,
+    /// It never answers.
+    is_silent: bool,
+}
+
+#[derive(Clone, Default)]
+struct Post(Arc<Mutex<State>>);
+
+impl Post {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    fn answers(
+        &self,
+        answer: impl FnMut(&[u64]) -> Result<Vec<Verdict>, Failure> + Send + 'static,
+    ) {
+        self.state().answer = Some(Box::new(answer));
+    }
+
+    fn taken(&self) -> BTreeSet<u64> {
+        self.state().taken.keys().copied().collect()
+    }
+
+    fn doubled(&self) -> usize {
+        self.state()
+            .taken
+            .values()
+            .filter(|times| **times > 1)
+            .count()
+    }
+}
+
+fn all(verdict: Verdict, numbers: &[u64]) -> Vec<Verdict> {
+    vec![verdict; numbers.len()]
+}
+
+/// Numbers above this are too large.
+const LARGE: u64 = 1_000_000;
+/// Numbers that this divides are not wanted.
+const UNWANTED: u64 = 10;
+
+impl Destination for Post {
+    type Entry = u64;
+
+    fn target(&self) -> &str {
+        "post"
+    }
+
+    async fn introduce(&self) -> Result<(), Failure> {
+        self.state().introductions += 1;
+        Ok(())
+    }
+
+    fn read(&self, at: Position, frame: Bytes) -> Result<Vec<Item>, Unreadable> {
+        let number = number(&frame).ok_or_else(|| Unreadable("no number".into()))?;
+        let item = Item {
+            id: ItemId {
+                position: at,
+                index: 0,
+            },
+            events: 1,
+            since: WallMillis::now(),
+            json: frame,
+        };
+        Ok((number % UNWANTED != 0)
+            .then_some(item)
+            .into_iter()
+            .collect())
+    }
+
+    fn entry(&self, item: &Item) -> Result<u64, Refusal> {
+        let number = number(&item.json).unwrap();
+        if number > LARGE {
+            return Err(Refusal {
+                reason: TOO_LARGE,
+                message: "it is too large".into(),
+            });
+        }
+        Ok(number)
+    }
+
+    fn fits(&self, entries: &[u64]) -> usize {
+        entries.len().min(10)
+    }
+
+    fn lanes(&self, _behind: u64) -> usize {
+        3
+    }
+
+    async fn send(&self, _lane: usize, entries: &[u64]) -> Result<Vec<Verdict>, Failure> {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let is_silent = self.state().is_silent;
+        if is_silent {
+            std::future::pending::<()>().await;
+        }
+        let mut state = self.state();
+        state.requests.push(entries.to_vec());
+        let verdicts = match &mut state.answer {
+            Some(answer) => answer(entries)?,
+            None => all(Verdict::Delivered, entries),
+        };
+        for (number, verdict) in entries.iter().zip(&verdicts) {
+            if *verdict == Verdict::Delivered {
+                *state.taken.entry(*number).or_default() += 1;
+            }
+        }
+        Ok(verdicts)
+    }
+
+    async fn confirm(&self) -> Confirmation {
+        let confirmation = self.state().confirmation.clone();
+        confirmation.unwrap_or(Confirmation::Arrived)
+    }
+}
+
+fn number(frame: &[u8]) -> Option<u64> {
+    std::str::from_utf8(frame).ok()?.parse().ok()
+}
+
+/// A log, a folder for the leg's files, and a destination: what outlives a leg.
+struct World {
+    log: Wal,
+    home: tempfile::TempDir,
+    post: Post,
+    cut: watch::Sender<Position>,
+}
+
+struct Running {
+    task: JoinHandle<Result<(), LegError>>,
+    stop: CancellationToken,
+    view: LegView,
+    progress: watch::Receiver<Position>,
+}
+
+impl World {
+    fn new() -> Self {
+        let options = Options {
+            directory: "/log".into(),
+            segment_bytes: 4096 + 2048,
+            max_bytes: 1 << 30,
+            disk_reserve: DiskReserve::None,
+            queue_bytes: 1 << 20,
+        };
+        let disk = Arc::new(SimDisk::new());
+        let metrics = crate::wal::Metrics::default();
+        let (log, _) = Wal::open(disk, options, metrics, &mut |_, _| ()).unwrap();
+        Self {
+            log,
+            home: tempfile::tempdir().unwrap(),
+            post: Post::default(),
+            cut: watch::Sender::new(Position(0)),
+        }
+    }
+
+    fn letters(&self) -> DeadLetters {
+        DeadLetters::new(&self.home.path().join("dead-letters"), "main", "logs")
+    }
+
+    fn memory(&self) -> MemoryFile {
+        let directory = self.home.path().join("cursors");
+        std::fs::create_dir_all(&directory).unwrap();
+        MemoryFile::new(&directory, "main", "logs")
+    }
+
+    async fn append(&self, numbers: impl IntoIterator<Item = u64>) {
+        for number in numbers {
+            let mut batch = Batch::new();
+            batch.push(number.to_string().as_bytes());
+            let permit = self.log.reserve(batch.bytes()).await.unwrap();
+            permit.append(batch).await.unwrap();
+        }
+    }
+
+    fn start(&self) -> Running {
+        let view = LegView::new(
+            view::Leg {
+                trail: "main".into(),
+                sink: view::Sink::Logs,
+            },
+            Metrics::default(),
+        );
+        let leg = Leg::open(Parts {
+            trail: "arn".into(),
+            destination: self.post.clone(),
+            log: self.log.clone(),
+            new_from: Position(0),
+            memory: self.memory(),
+            letters: self.letters(),
+            view: view.clone(),
+            chunk_bytes: 512,
+            cut: self.cut.subscribe(),
+        })
+        .unwrap();
+        let progress = leg.watch_progress();
+        let stop = CancellationToken::new();
+        Running {
+            task: tokio::spawn(leg.run(stop.clone())),
+            stop,
+            view,
+            progress,
+        }
+    }
+
+    /// Waits until the leg has come to the end of the log, as saved.
+    async fn drain(&self, leg: &mut Running) -> Facts {
+        let end = self.log.durable();
+        let settled = leg.progress.wait_for(|progress| *progress >= end);
+        let settled = tokio::time::timeout(Duration::from_secs(3600), settled).await;
+        settled.expect("it drains").unwrap();
+        balanced(&leg.view)
+    }
+
+    /// Position and reason of each dead letter of an item.
+    fn buried(&self) -> Vec<(u64, String)> {
+        let path = self.home.path().join("dead-letters/main.logs.ndjson");
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let letters = text
+            .lines()
+            .map(|line| serde_json::from_str::<crate::deliver::dead_letter::Letter>(line).unwrap());
+        letters
+            .filter_map(|letter| match letter.content {
+                Content::Item { body, .. } => Some((body.get().parse().unwrap(), letter.reason)),
+                Content::Gap { .. } => None,
+            })
+            .collect()
+    }
+}
+
+impl Running {
+    /// As `kill -9` does.
+    async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+
+    async fn stop(self) -> Facts {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+        self.view.facts()
+    }
+}
+
+/// What a leg has done, with its books checked.
+fn balanced(view: &LegView) -> Facts {
+    let facts = view.facts();
+    assert_eq!(
+        facts.routed,
+        facts.delivered + facts.dead_lettered + facts.pending(),
+        "{facts:?}"
+    );
+    facts
+}
+
+fn wanted(numbers: impl IntoIterator<Item = u64>) -> BTreeSet<u64> {
+    numbers.into_iter().filter(|n| n % UNWANTED != 0).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_item_arrives_once_and_a_restart_sends_nothing_again() {
+    let world = World::new();
+    world.append(1..=300).await;
+    let mut leg = world.start();
+    let facts = world.drain(&mut leg).await;
+    assert_eq!((facts.delivered, facts.pending()), (270, 0));
+    assert_eq!(world.post.taken(), wanted(1..=300));
+    leg.stop().await;
+
+    let mut leg = world.start();
+    world.append(301..=350).await;
+    let facts = world.drain(&mut leg).await;
+    assert_eq!((facts.delivered, facts.pending()), (315, 0), "counts go on");
+    assert_eq!(world.post.taken(), wanted(1..=350));
+    assert_eq!(world.post.doubled(), 0);
+    assert_eq!(world.post.state().introductions, 1, "introduced once");
+    leg.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_in_the_middle_sends_nothing_twice() {
+    let world = World::new();
+    world.append(1..=500).await;
+    for _ in 0..20 {
+        let leg = world.start();
+        tokio::time::sleep(Duration::from_millis(13)).await;
+        balanced(&leg.view);
+        leg.stop().await;
+    }
+    let mut leg = world.start();
+    let facts = world.drain(&mut leg).await;
+    assert_eq!(facts.delivered, 450);
+    assert_eq!(world.post.taken(), wanted(1..=500));
+    assert_eq!(world.post.doubled(), 0);
+    leg.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_at_any_time_loses_nothing_and_doubles_little() {
+    for seed in 0..40 {
+        let mut random = Random(seed + 1);
+        let world = World::new();
+        let mut next = 1;
+        for _ in 0..6 {
+            let count = 1 + random.below(120);
+            world.append(next..next + count).await;
+            next += count;
+            let leg = world.start();
+            tokio::time::sleep(Duration::from_millis(random.below(3000))).await;
+            balanced(&leg.view);
+            leg.kill().await;
+        }
+        let mut leg = world.start();
+        let facts = world.drain(&mut leg).await;
+        assert_eq!(world.post.taken(), wanted(1..next), "seed {seed}");
+        assert_eq!(facts.delivered, wanted(1..next).len() as u64, "seed {seed}");
+        leg.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_failed_entries_are_sent_again() {
+    let world = World::new();
+    world.append(1..=9).await;
+    world.post.answers(|numbers| {
+        let throttled = Failure::new("ThrottlingException", "slow down");
+        let verdict = |n: &u64| match numbers.contains(&1) && n % 3 == 0 {
+            true => Verdict::Again(throttled.clone()),
+            false => Verdict::Delivered,
+        };
+        Ok(numbers.iter().map(verdict).collect())
+    });
+    let mut leg = world.start();
+    let facts = world.drain(&mut leg).await;
+    assert_eq!(facts.delivered, 9);
+    assert_eq!(world.post.doubled(), 0);
+    let requests = world.post.state().requests.clone();
+    assert_eq!(requests, [vec![1, 2, 3, 4, 5, 6, 7, 8, 9], vec![3, 6, 9]]);
+    leg.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poison_record_becomes_a_dead_letter_alone_and_its_neighbours_go_on() {
+    let world = World::new();
+    world.append(1..=200).await;
+    world.append([LARGE + 1]).await;
+    world.post.answers(|numbers| match numbers.contains(&57) {
+        true => Err(Failure::new("InvalidParameterException", "a record is bad")),
+        false => Ok(all(Verdict::Delivered, numbers)),
+    });
+    let mut leg = world.start();
+    let facts = world.drain(&mut leg).await;
+    assert_eq!((facts.delivered, facts.dead_lettered), (179, 2));
+    let mut expected = wanted(1..=200);
+    expected.remove(&57);
+    assert_eq!(world.post.taken(), expected);
+    assert_eq!(world.post.doubled(), 0);
+    leg.stop().await;
+    let buried: BTreeSet<_> = world.buried().into_iter().collect();
+    let letters = [(57, REFUSED.to_owned()), (LARGE + 1, TOO_LARGE.to_owned())];
+    assert_eq!(buried, letters.into());
+
+    let mut leg = world.start();
+    let facts = world.drain(&mut leg).await;
+    assert_eq!(
+        (facts.delivered, facts.dead_lettered),
+        (179, 2),
+        "counts go on"
+    );
+    leg.stop().await;
+}
+
+/// A mistake in the destination's settings looks like a bad record, for every record.
+#[tokio::test(start_paused = true)]
+async fn a_destination_that_refuses_everything_for_a_while_makes_no_dead_letters() {
+    let world = World::new();
+    world.append(1..=50).await;
+    let since = tokio::time::Instant::now();
+    world.post.answers(
+        move |numbers| match since.elapsed() < Duration::from_secs(8) {
+            true => Err(Failure::new("InvalidParameterException", "no such thing")),
+            false => Ok(all(Verdict::Delivered, numbers)),
+        },
+    );
+    let mut leg = world.start();
+    let facts = world.drain(&mut leg).await;
+    assert_eq!((facts.delivered, facts.dead_lettered), (45, 0));
+    leg.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_went_nowhere_is_not_delivered_until_it_is_sent_again() {
+    let world = World::new();
+    world.append(1..=50).await;
+    let missing = Failure::new("ResourceNotFoundException", "no bus");
+    world.post.state().confirmation = Some(Confirmation::Vanished(missing));
+    let mut leg = world.start();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let facts = balanced(&leg.view);
+    assert_eq!((facts.delivered, facts.pending()), (0, 45));
+    assert_eq!(facts.last_error.unwrap().code, "ResourceNotFoundException");
+    world.post.state().taken.clear(); // they went nowhere
+    world.post.state().confirmation = None;
+    let facts = world.drain(&mut leg).await;
+    assert_eq!(facts.delivered, 45);
+    assert_eq!(world.post.taken(), wanted(1..=50));
+    leg.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_behind_a_silent_destination_is_counted() {
+    let world = World::new();
+    world.post.state().is_silent = true;
+    world.append(1..=500).await;
+    let leg = world.start();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(balanced(&leg.view).pending(), 450);
+    world.append(501..=600).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let facts = balanced(&leg.view);
+    assert_eq!(facts.pending(), 540);
+    assert!(facts.oldest_pending.is_some());
+    world.post.state().is_silent = false;
+    // The requests that were never answered are given up with the leg.
+    leg.stop().await;
+    let mut leg = world.start();
+    let facts = world.drain(&mut leg).await;
+    assert_eq!((facts.delivered, facts.pending()), (540, 0));
+    leg.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leg_that_is_cut_off_counts_what_it_leaves_and_goes_on_after_it() {
+    let world = World::new();
+    world.append(1..=100).await;
+    world.post.state().is_silent = true;
+    let mut leg = world.start();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let cut = world.log.durable();
+    world.post.state().is_silent = false;
+    world.append(101..=120).await;
+    world.cut.send_replace(cut);
+    let facts = world.drain(&mut leg).await;
+    assert_eq!(
+        (facts.delivered, facts.dead_lettered, facts.pending()),
+        (18, 90, 0)
+    );
+    assert_eq!(world.post.taken(), wanted(101..=120));
+    leg.stop().await;
+    let mut leg = world.start();
+    let facts = world.drain(&mut leg).await;
+    assert_eq!((facts.delivered, facts.dead_lettered), (18, 90));
+    leg.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_cannot_be_read_is_counted_and_stepped_over() {
+    let world = World::new();
+    world.append([1]).await;
+    let mut batch = Batch::new();
+    batch.push(b"no number");
+    let permit = world.log.reserve(batch.bytes()).await.unwrap();
+    permit.append(batch).await.unwrap();
+    world.append([2]).await;
+    let mut leg = world.start();
+    let facts = world.drain(&mut leg).await;
+    assert_eq!((facts.delivered, facts.dead_lettered), (2, 1));
+    leg.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leg_whose_place_is_damaged_begins_at_the_start_of_its_log() {
+    let world = World::new();
+    world.append(1..=20).await;
+    let mut leg = world.start();
+    world.drain(&mut leg).await;
+    leg.stop().await;
+    let path: &Path = &world.home.path().join("cursors/main.logs.json");
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[12] ^= 4;
+    std::fs::write(path, bytes).unwrap();
+    let mut leg = world.start();
+    world.drain(&mut leg).await;
+    assert_eq!(world.post.doubled(), 18, "rather twice than never");
+    leg.stop().await;
+}
