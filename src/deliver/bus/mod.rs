@@ -27,6 +27,7 @@ use self::envelope::Envelope;
 use self::existence::{Existence, Lookout};
 use super::failure::Failure;
 use super::fanout::{Confirmation, Destination, Item, Refusal, Unreadable, Verdict, events};
+use super::renewing::Renewing;
 use super::view::{REFUSED, TOO_LARGE};
 use crate::event::Record;
 use crate::trail::{EventBus, Trail};
@@ -36,6 +37,9 @@ use crate::wal::Position;
 const MAX_ENTRIES: usize = 10;
 /// Requests at a time. A request is small, so its round trip, not its size, is what takes time.
 const LANES: usize = 8;
+
+/// The bus is not there.
+const NOT_FOUND: &str = "ResourceNotFoundException";
 
 /// How a trail's events become entries.
 #[derive(Debug, Clone)]
@@ -52,7 +56,7 @@ pub struct Bus {
     /// Trails that send to the same bus, and go first.
     earlier: Vec<Arc<Trail>>,
     bus: EventBus,
-    client: Client,
+    client: Renewing<Client>,
     options: Options,
     lookout: Lookout,
     denial_is_told: AtomicBool,
@@ -64,7 +68,7 @@ impl Bus {
         trail: Arc<Trail>,
         earlier: Vec<Arc<Trail>>,
         bus: EventBus,
-        client: Client,
+        client: Renewing<Client>,
         options: Options,
     ) -> Self {
         Self {
@@ -79,21 +83,21 @@ impl Bus {
     }
 
     async fn look(&self) -> Existence {
-        let asked = self.client.describe_event_bus().name(self.bus.as_str());
-        let Err(error) = asked.send().await else {
+        let asked = self.client.attempt(async |client| {
+            let asked = client.describe_event_bus().name(self.bus.as_str());
+            asked
+                .send()
+                .await
+                .map_err(|error| match Failure::of(&error) {
+                    failure if failure.code == NOT_FOUND => self.bus_is_missing(&client, failure),
+                    failure => failure,
+                })
+        });
+        let Err(failure) = asked.await else {
             return Existence::Present;
         };
-        let failure = Failure::of(&error);
         match failure.code.as_str() {
-            "ResourceNotFoundException" => Existence::Absent(Failure {
-                message: format!(
-                    "event bus {} does not exist in {}: create it, or name another one in event_bus; \
-                     until then its events wait here",
-                    self.bus,
-                    self.region(),
-                ),
-                ..failure
-            }),
+            NOT_FOUND => Existence::Absent(failure),
             "AccessDeniedException" | "AccessDenied" => {
                 if !self.denial_is_told.swap(true, Ordering::Relaxed) {
                     let Failure { code, message, .. } = failure;
@@ -109,9 +113,17 @@ impl Bus {
         }
     }
 
-    fn region(&self) -> &str {
-        let region = self.client.config().region();
-        region.map_or("a region that is not set", |region| region.as_ref())
+    fn bus_is_missing(&self, client: &Client, failure: Failure) -> Failure {
+        let region = client.config().region();
+        let region = region.map_or("a region that is not set", |region| region.as_ref());
+        Failure {
+            message: format!(
+                "event bus {} does not exist in {region}: create it, or name another one in event_bus; \
+                 until then its events wait here",
+                self.bus,
+            ),
+            ..failure
+        }
     }
 }
 
@@ -161,9 +173,11 @@ impl Destination for Bus {
     async fn send(&self, _lane: usize, entries: &[Envelope]) -> Result<Vec<Verdict>, Failure> {
         let bus = self.bus.as_str();
         let addressed = entries.iter().map(|entry| entry.addressed(bus)).collect();
-        let request = self.client.put_events().set_entries(Some(addressed));
-        let answer = request.send().await.map_err(|error| Failure::of(&error))?;
-        verdicts(answer.entries(), entries.len())
+        let put = self.client.attempt(async |client| {
+            let request = client.put_events().set_entries(Some(addressed));
+            request.send().await.map_err(|error| Failure::of(&error))
+        });
+        verdicts(put.await?.entries(), entries.len())
     }
 
     async fn confirm(&self) -> Confirmation {

@@ -16,11 +16,13 @@ fn bus(service: &Service, earlier: Vec<Trail>) -> Bus {
         source: "traild.{service}".to_owned(),
         max_bytes: 1000,
     };
+    let client = Client::new(&service.sdk_config());
+    let same = client.clone();
     Bus::new(
         Arc::new(trail()),
         earlier.into_iter().map(Arc::new).collect(),
         BUS.parse().unwrap(),
-        Client::new(&service.sdk_config()),
+        Renewing::new(client, move || std::future::ready(same.clone())),
         options,
     )
 }
