@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::{Failure, counted};
+use super::{DataDirArgument, Failure, counted};
 use crate::event::Record;
 use crate::wal::{self, Inspection, Position};
 
@@ -15,7 +15,7 @@ pub enum Command {
     /// Show the segments of the journal and the ledger
     Inspect {
         #[command(flatten)]
-        data_dir: DataDir,
+        data_dir: DataDirArgument,
         /// Also show the last N events of the journal: position, account, region, folder and JSON
         #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1000))]
         records: u16,
@@ -23,15 +23,8 @@ pub enum Command {
     /// Read everything, and exit with 1 if anything is damaged
     Check {
         #[command(flatten)]
-        data_dir: DataDir,
+        data_dir: DataDirArgument,
     },
-}
-
-#[derive(Debug, clap::Args)]
-pub struct DataDir {
-    /// The daemon's data_dir
-    #[arg(long, value_name = "DIR", default_value = "./traild-data")]
-    data_dir: PathBuf,
 }
 
 /// The two logs below a data directory.
@@ -319,7 +312,7 @@ mod tests {
         bytes[20_000] ^= 0xff;
         std::fs::write(&first.file, bytes).unwrap();
         let check = Command::Check {
-            data_dir: DataDir {
+            data_dir: DataDirArgument {
                 data_dir: directory.path().to_owned(),
             },
         };

@@ -4,6 +4,7 @@
 
 mod client;
 mod demo;
+mod dlq;
 mod journal;
 mod run;
 mod send;
@@ -49,6 +50,9 @@ enum Command {
     /// Look into the journal and the ledger on the disk
     #[command(subcommand)]
     Wal(journal::Command),
+    /// Look at dead letters, and send them again
+    #[command(subcommand)]
+    Dlq(dlq::Command),
     /// Print shell completions
     Completions {
         /// The shell to complete for
@@ -64,6 +68,14 @@ struct ConfigArgument {
     /// The configuration; without it ./traild.toml, then /etc/traild/traild.toml, then the embedded default
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+/// Where a daemon keeps what it has, whether it runs or not.
+#[derive(Debug, Clone, clap::Args)]
+struct DataDirArgument {
+    /// The daemon's data_dir
+    #[arg(long, value_name = "DIR", default_value = "./traild-data")]
+    data_dir: PathBuf,
 }
 
 /// Where a daemon listens.
@@ -144,6 +156,7 @@ pub fn main() -> ExitCode {
         Command::Send(arguments) => send::run(arguments),
         Command::Status(arguments) => status::run(arguments),
         Command::Wal(command) => journal::run(command),
+        Command::Dlq(command) => dlq::run(command),
         Command::Completions { shell } => print(completions(shell)),
         Command::Man => manual().map_err(Failure::from).and_then(print),
     };
@@ -241,6 +254,7 @@ mod tests {
             "send",
             "status",
             "wal",
+            "dlq",
             "completions",
             "man",
         ] {

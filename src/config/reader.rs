@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use serde_json::Value as Json;
+
 use super::mistake::{Mistake, Place, Warning};
 use super::tree::{Item, Table, Value};
 use super::units::{parse_duration, parse_size, show_duration, show_size};
@@ -191,7 +193,7 @@ impl<'a> Section<'a> {
     ) -> Option<At<T>> {
         let path = self.join(key);
         let item = self.remove(key)?;
-        if matches!(item.value, Value::Broken) {
+        if item.is_broken() {
             return None;
         }
         match read(&item) {
@@ -558,16 +560,31 @@ pub(super) fn duration(
 /// An array of texts.
 pub(super) fn texts(item: &Item) -> Result<Vec<String>, Problem> {
     match &item.value {
-        Value::Array(items) => items
-            .iter()
-            .filter(|item| !matches!(item.value, Value::Broken))
-            .map(text)
-            .collect(),
+        Value::Array(items) => items.iter().map(text).collect(),
         other => Err(Problem::hint(
             format!("is {}, not an array", other.kind()),
             "write [\"…\", \"…\"]",
         )),
     }
+}
+
+/// What was written, as JSON.
+pub(super) fn json(item: &Item) -> Result<Json, Problem> {
+    Ok(match &item.value {
+        Value::Text(text) => text.as_str().into(),
+        Value::Bool(truth) => (*truth).into(),
+        Value::Integer(number) => Json::Number(
+            serde_json::Number::from_i128(*number)
+                .ok_or_else(|| Problem::new("holds a number too large"))?,
+        ),
+        Value::Array(items) => items.iter().map(json).collect::<Result<_, _>>()?,
+        Value::Table(table) => table
+            .iter()
+            .map(|(key, item)| Ok((key.clone(), json(item)?)))
+            .collect::<Result<_, _>>()?,
+        Value::Other(kind) => return Err(Problem::new(format!("holds {kind}"))),
+        Value::Broken => Json::Null,
+    })
 }
 
 #[cfg(test)]

@@ -5,14 +5,18 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::Value as Json;
+
 use super::mistake::{Mistake, Place};
 use super::names;
 use super::reader::{
-    At, Findings, Problem, Section, duration, filled, named, none_or, number, one_of, optional,
+    At, Findings, Problem, Section, duration, filled, json, named, none_or, number, one_of, optional,
     parsed, size, text, texts, truth,
 };
 use super::tree::{Item, Table};
 use super::*;
+use crate::trail::selector::InvalidEventSelectors;
+use crate::trail::selector::spec::{AdvancedEventSelector, EventSelector};
 
 const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
@@ -434,9 +438,7 @@ fn read_trail(mut section: Section<'_>, findings: &Findings) -> Option<(At<Strin
             ));
     }
     let kms_key = section.take_or("kms_key_id", None, optional(names::kms_key));
-    let no_selectors = "leave it out: the trail records all events of its accounts and regions";
-    section.unsupported("event_selectors", no_selectors);
-    section.unsupported("advanced_event_selectors", no_selectors);
+    let selectors = read_selectors(&mut section, findings);
     section.close();
     let (name, bucket) = (name?, bucket?);
     let trail = TrailConfig {
@@ -446,7 +448,7 @@ fn read_trail(mut section: Section<'_>, findings: &Findings) -> Option<(At<Strin
         sns_topic: topic.value,
         cloud_watch_logs: log_group.value.map(|group| group.with_role(role.value)),
         event_bus: bus.value,
-        selectors: Selectors::default(),
+        selectors,
         is_multi_region_trail: all_regions.value,
         include_global_service_events: global.value,
         is_organization_trail: organization.value,
@@ -456,6 +458,44 @@ fn read_trail(mut section: Section<'_>, findings: &Findings) -> Option<(At<Strin
         kms_key_id: kms_key.value,
     };
     Some((name, trail))
+}
+
+/// A trail that is given no selectors of either kind records every event.
+fn read_selectors(section: &mut Section<'_>, findings: &Findings) -> Selectors {
+    let basic = section.take_or("event_selectors", Selectors::Everything, |item| {
+        selectors(item, EventSelector::list, Selectors::basic)
+    });
+    let advanced = section.take_or("advanced_event_selectors", Selectors::Everything, |item| {
+        selectors(item, AdvancedEventSelector::list, Selectors::advanced)
+    });
+    match (basic.value, &advanced.value) {
+        (basic, Selectors::Everything) => basic,
+        (Selectors::Everything, _) => advanced.value,
+        _ => {
+            findings.mistake(advanced.mistake(
+                "does not go with event_selectors: a trail has selectors of one kind",
+                "leave one of the two out",
+            ));
+            advanced.value
+        }
+    }
+}
+
+fn selectors<S>(
+    item: &Item,
+    list: fn(Json) -> Result<Vec<S>, InvalidEventSelectors>,
+    compile: fn(Vec<S>) -> Result<Selectors, InvalidEventSelectors>,
+) -> Result<Selectors, Problem> {
+    let refused = |error: InvalidEventSelectors| {
+        let hint = "write CloudTrail's JSON of PutEventSelectors as TOML, as in [{ ReadWriteType = \"WriteOnly\" }] or \
+                    [{ FieldSelectors = [{ Field = \"eventCategory\", Equals = [\"Management\"] }] }]";
+        Problem::hint(format!("is not sound: {error}"), hint)
+    };
+    let given = list(json(item)?).map_err(refused)?;
+    if given.is_empty() {
+        return Ok(Selectors::Everything);
+    }
+    compile(given).map_err(refused)
 }
 
 fn organization_accounts(item: &Item) -> Result<Members, Problem> {

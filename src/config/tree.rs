@@ -36,6 +36,18 @@ pub(super) enum Value {
     Broken,
 }
 
+impl Item {
+    /// Whether something in it was already reported.
+    pub fn is_broken(&self) -> bool {
+        match &self.value {
+            Value::Broken => true,
+            Value::Array(items) => items.iter().any(Self::is_broken),
+            Value::Table(table) => table.values().any(Self::is_broken),
+            Value::Text(_) | Value::Integer(_) | Value::Bool(_) | Value::Other(_) => false,
+        }
+    }
+}
+
 impl Value {
     pub fn kind(&self) -> &'static str {
         match self {

@@ -438,32 +438,15 @@ fn the_verb_tells_what_only_reads() {
 /// Two of the corpus have accounts of four and five digits, one has no eventTime.
 #[test]
 fn real_events_are_taken() {
-    use std::io::Read;
-    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus");
     let (mut total, mut refused) = (0, std::collections::BTreeMap::<String, u32>::new());
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_none_or(|extension| extension != "gz") {
-            continue;
-        }
-        let mut text = Vec::new();
-        flate2::read::MultiGzDecoder::new(std::fs::File::open(&path).unwrap())
-            .read_to_end(&mut text)
-            .unwrap();
-        for line in text
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-        {
-            total += 1;
-            if let Err(refusal) = parse(
-                line,
-                &Rules {
-                    max_event_bytes: 256 << 10,
-                    ..rules()
-                },
-            ) {
-                *refused.entry(refusal.code.to_string()).or_default() += 1;
-            }
+    let rules = Rules {
+        max_event_bytes: 256 << 10,
+        ..rules()
+    };
+    for event in crate::event::corpus::events() {
+        total += 1;
+        if let Err(refusal) = parse(&event, &rules) {
+            *refused.entry(refusal.code.to_string()).or_default() += 1;
         }
     }
     assert_eq!(total, 3570);

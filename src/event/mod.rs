@@ -14,6 +14,9 @@ pub mod scan;
 pub mod time;
 pub mod types;
 
+#[cfg(test)]
+pub(crate) mod corpus;
+
 pub use check::{Checked, Rules, check, parse};
 pub use fields::Fields;
 pub use fingerprint::Secret;

@@ -67,6 +67,25 @@ impl DirLock {
         }
         Ok(Self { _file: file })
     }
+
+    /// Who holds the directory, if anyone does. It is not taken, but a daemon that starts at this very instant finds it in use.
+    pub fn holder(directory: &Path) -> Result<Option<String>, LockError> {
+        let path = directory.join("lock");
+        let on_path = |source| LockError::Io {
+            path: path.clone(),
+            source,
+        };
+        let mut file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(on_path)?,
+        };
+        // Shared, so that of two who ask none takes the other for the holder.
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(None),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(Some(holder(&mut file))),
+            Err(error) => Err(on_path(error.into())),
+        }
+    }
 }
 
 /// Who wrote the lock file; what is in it is shown only as far as it is plain text.
@@ -121,6 +140,19 @@ mod tests {
         assert!(error.starts_with(&expected), "{error}");
         assert!(error.contains("), started 2"), "{error}");
         drop(held);
+        DirLock::acquire(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn the_holder_is_told_and_asking_takes_nothing() {
+        let directory = tempfile::TempDir::new().unwrap();
+        assert_eq!(DirLock::holder(directory.path()).unwrap(), None);
+        assert!(!directory.path().join("lock").exists());
+        let held = DirLock::acquire(directory.path()).unwrap();
+        let holder = DirLock::holder(directory.path()).unwrap().unwrap();
+        assert!(holder.starts_with(&format!("pid {} (", std::process::id())));
+        drop(held);
+        assert_eq!(DirLock::holder(directory.path()).unwrap(), None);
         DirLock::acquire(directory.path()).unwrap();
     }
 

@@ -70,9 +70,9 @@ impl Envelope {
     }
 
     /// Bytes that EventBridge counts of it ("Calculating PutEvents event entry size").
-    pub fn size(&self) -> usize {
+    pub fn size(&self) -> u64 {
         let time = self.time.map_or(0, |_| TIME_BYTES);
-        time + self.source.len() + self.detail_type.len() + self.detail.len()
+        (time + self.source.len() + self.detail_type.len() + self.detail.len()) as u64
     }
 
     /// For this bus, a name or an ARN.

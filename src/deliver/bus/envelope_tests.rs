@@ -136,7 +136,7 @@ fn the_size_is_counted_as_eventbridge_counts_it() {
     let timeless = r#"{"eventSource":"iam.amazonaws.com"}"#;
     assert_eq!(
         envelope(timeless, TEMPLATE).unwrap().size(),
-        10 + 27 + timeless.len()
+        10 + 27 + timeless.len() as u64
     );
 }
 

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_sdk_eventbridge::Client;
+use aws_sdk_eventbridge::config::Region;
 use aws_sdk_eventbridge::types::PutEventsResultEntry;
 use bytes::Bytes;
 
@@ -38,16 +39,13 @@ const MAX_ENTRIES: usize = 10;
 /// Requests at a time. A request is small, so its round trip, not its size, is what takes time.
 const LANES: usize = 8;
 
-/// The bus is not there.
-const NOT_FOUND: &str = "ResourceNotFoundException";
-
 /// How a trail's events become entries.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The template of the entries' source, in which `{service}` stands for the service that the event is about.
     pub source: String,
     /// The entries of one request stay below this many bytes, as EventBridge counts them.
-    pub max_bytes: usize,
+    pub max_bytes: u64,
 }
 
 /// The leg from a trail to its event bus.
@@ -83,46 +81,43 @@ impl Bus {
     }
 
     async fn look(&self) -> Existence {
-        let asked = self.client.attempt(async |client| {
-            let asked = client.describe_event_bus().name(self.bus.as_str());
-            asked
-                .send()
-                .await
-                .map_err(|error| match Failure::of(&error) {
-                    failure if failure.code == NOT_FOUND => self.bus_is_missing(&client, failure),
-                    failure => failure,
-                })
+        let look = self.client.attempt(async |client| {
+            let look = client.describe_event_bus().name(self.bus.as_str());
+            match look.send().await {
+                Ok(_) => Ok(Existence::Present),
+                Err(error) => self.not_seen(Failure::of(&error), client.config().region()),
+            }
         });
-        let Err(failure) = asked.await else {
-            return Existence::Present;
-        };
+        look.await.unwrap_or_else(Existence::Unknown)
+    }
+
+    /// What it means that the bus was not seen, asked for in this region. A failure says nothing about the bus.
+    fn not_seen(&self, failure: Failure, region: Option<&Region>) -> Result<Existence, Failure> {
+        let bus = &self.bus;
         match failure.code.as_str() {
-            NOT_FOUND => Existence::Absent(failure),
+            "ResourceNotFoundException" => {
+                let region = region.map_or("the configured region", Region::as_ref);
+                let message = format!(
+                    "event bus {bus} does not exist in {region}: create it there, or name another one in event_bus; \
+                     until then its events wait here"
+                );
+                Ok(Existence::Absent(Failure {
+                    status: failure.status,
+                    ..Failure::new(&failure.code, message)
+                }))
+            }
             "AccessDeniedException" | "AccessDenied" => {
                 if !self.denial_is_told.swap(true, Ordering::Relaxed) {
                     let Failure { code, message, .. } = failure;
                     tracing::warn!(
-                        trail = %self.trail.name, bus = %self.bus, code, error = message,
+                        trail = %self.trail.name, %bus, code, error = message,
                         "may not describe the event bus, so its events count as delivered when PutEvents has answered; \
                          PutEvents says the same of a bus that does not exist; allow events:DescribeEventBus to be sure"
                     );
                 }
-                Existence::Denied
+                Ok(Existence::Denied)
             }
-            _ => Existence::Unknown(failure),
-        }
-    }
-
-    fn bus_is_missing(&self, client: &Client, failure: Failure) -> Failure {
-        let region = client.config().region();
-        let region = region.map_or("a region that is not set", |region| region.as_ref());
-        Failure {
-            message: format!(
-                "event bus {} does not exist in {region}: create it, or name another one in event_bus; \
-                 until then its events wait here",
-                self.bus,
-            ),
-            ..failure
+            _ => Err(failure),
         }
     }
 }
@@ -174,8 +169,8 @@ impl Destination for Bus {
         let bus = self.bus.as_str();
         let addressed = entries.iter().map(|entry| entry.addressed(bus)).collect();
         let put = self.client.attempt(async |client| {
-            let request = client.put_events().set_entries(Some(addressed));
-            request.send().await.map_err(|error| Failure::of(&error))
+            let put = client.put_events().set_entries(Some(addressed));
+            put.send().await.map_err(|error| Failure::of(&error))
         });
         verdicts(put.await?.entries(), entries.len())
     }
@@ -190,7 +185,7 @@ impl Destination for Bus {
 }
 
 /// How many entries of these sizes, from the first on, stay below `max_bytes` together: one at least.
-fn fits(sizes: impl Iterator<Item = usize>, max_bytes: usize) -> usize {
+fn fits(sizes: impl Iterator<Item = u64>, max_bytes: u64) -> usize {
     let mut total = 0;
     let fitting = sizes.take(MAX_ENTRIES).take_while(|size| {
         total += size;

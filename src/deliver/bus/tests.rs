@@ -16,15 +16,19 @@ fn bus(service: &Service, earlier: Vec<Trail>) -> Bus {
         source: "traild.{service}".to_owned(),
         max_bytes: 1000,
     };
-    let client = Client::new(&service.sdk_config());
-    let same = client.clone();
     Bus::new(
         Arc::new(trail()),
         earlier.into_iter().map(Arc::new).collect(),
         BUS.parse().unwrap(),
-        Renewing::new(client, move || std::future::ready(same.clone())),
+        client(service),
         options,
     )
+}
+
+/// Each client of the service is the same.
+fn client(service: &Service) -> Renewing<Client> {
+    let client = Client::new(&service.sdk_config());
+    Renewing::new(client.clone(), move || std::future::ready(client.clone()))
 }
 
 async fn silent() -> Service {
@@ -177,6 +181,35 @@ async fn a_refused_request_is_a_failure_of_all_with_the_code_of_the_service() {
 }
 
 #[tokio::test]
+async fn requests_with_expired_credentials_make_the_next_ones_have_others() {
+    let expired = |_: &Asked| {
+        let error = json!({ "__type": "ExpiredTokenException", "message": "late" });
+        Answer::new(400, error)
+    };
+    let renewed = answering(json!([{ "EventId": "a" }])).await;
+    let describable = describing(200, "").await;
+    for (asked_to_look, good) in [(false, &renewed), (true, &describable)] {
+        let service = Service::start(expired).await;
+        let good = Client::new(&good.sdk_config());
+        let bus = Bus {
+            client: Renewing::new(Client::new(&service.sdk_config()), move || {
+                std::future::ready(good.clone())
+            }),
+            ..bus(&service, vec![])
+        };
+        if asked_to_look {
+            assert!(matches!(bus.confirm().await, Confirmation::Unknown(_)));
+            assert_eq!(bus.confirm().await, Confirmation::Arrived);
+        } else {
+            let failure = bus.send(0, &entries(&bus, 1)).await.unwrap_err();
+            assert_eq!(failure.code, "ExpiredTokenException");
+            let verdicts = bus.send(0, &entries(&bus, 1)).await;
+            assert_eq!(verdicts, Ok(vec![Verdict::Delivered]));
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_was_sent_has_arrived_when_the_bus_is_there() {
     let service = describing(200, "").await;
     assert_eq!(bus(&service, vec![]).confirm().await, Confirmation::Arrived);
@@ -193,7 +226,7 @@ async fn what_was_sent_to_a_missing_bus_has_vanished_and_the_message_says_what_t
     assert_eq!(
         failure.message,
         format!(
-            "event bus {BUS} does not exist in eu-west-1: create it, or name another one in event_bus; until then its events wait here"
+            "event bus {BUS} does not exist in eu-west-1: create it there, or name another one in event_bus; until then its events wait here"
         )
     );
 }
@@ -270,14 +303,14 @@ async fn an_entry_of_the_limit_is_too_large_and_one_below_it_is_taken() {
 proptest! {
     #[test]
     fn requests_are_within_both_limits_and_as_large_as_they_may_be(
-        sizes in prop::collection::vec(prop_oneof![1..=9usize, 1..=99usize, 90..=99usize], 1..60)
+        sizes in prop::collection::vec(prop_oneof![1..=9u64, 1..=99u64, 90..=99u64], 1..60)
     ) {
-        const MAX_BYTES: usize = 100;
+        const MAX_BYTES: u64 = 100;
         let mut rest = &sizes[..];
         while !rest.is_empty() {
             let count = fits(rest.iter().copied(), MAX_BYTES);
             let (request, left) = rest.split_at(count);
-            let total: usize = request.iter().sum();
+            let total: u64 = request.iter().sum();
             prop_assert!((1..=MAX_ENTRIES).contains(&count) && total < MAX_BYTES);
             let room_for_next = left.first().is_some_and(|next| total + next < MAX_BYTES);
             prop_assert!(!room_for_next || count == MAX_ENTRIES, "the next one would have fitted");
