@@ -1,4 +1,4 @@
-//! The clients of what events are sent on to: EventBridge and CloudWatch Logs.
+//! The clients of what events are sent on to: SNS, EventBridge and CloudWatch Logs.
 
 use std::time::Duration;
 
@@ -15,6 +15,11 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How a role's sessions are called, in the ARN of who wrote (AssumeRole, parameter `RoleSessionName`).
 const SESSION_NAME: &str = "traild";
+
+/// SNS in this region.
+pub fn sns_client(sdk: &SdkConfig, region: &Region) -> aws_sdk_sns::Client {
+    aws_sdk_sns::Client::new(&for_small_requests(sdk, Some(region)))
+}
 
 /// EventBridge in this region, or in the one that the SDK is configured for.
 pub fn events_client(sdk: &SdkConfig, region: Option<&Region>) -> aws_sdk_eventbridge::Client {

@@ -195,10 +195,7 @@ fn tell(loaded: &Loaded) {
 
 fn announce(daemon: &Daemon) {
     let addresses = daemon.addresses();
-    let trails: Vec<_> = daemon
-        .views()
-        .map(|(trail, _)| trail.name.as_str())
-        .collect();
+    let trails: Vec<_> = daemon.trails().map(|trail| trail.name.as_str()).collect();
     tracing::info!(
         api = %addresses.api, ops = %addresses.ops, store = addresses.store.map(tracing::field::display),
         trails = trails.join(","), "ready"

@@ -99,6 +99,16 @@ pub enum OnFull {
 pub struct Journal {
     pub max_bytes: u64,
     pub segment_bytes: u64,
+    pub on_full: JournalOnFull,
+}
+
+/// What happens when only legs besides S3 hold the journal, and it is nearly full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JournalOnFull {
+    /// They are cut off: what they have not delivered becomes a dead-lettered gap.
+    CutOff,
+    /// Events are refused until they go on, as for S3.
+    Reject,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,6 +215,7 @@ impl Config {
             journal: Journal {
                 max_bytes: 10 << 30,
                 segment_bytes: 64 << 20,
+                on_full: JournalOnFull::CutOff,
             },
             delivery: Delivery {
                 max_age: Duration::from_secs(60),

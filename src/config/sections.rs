@@ -10,8 +10,8 @@ use serde_json::Value as Json;
 use super::mistake::{Mistake, Place};
 use super::names;
 use super::reader::{
-    At, Findings, Problem, Section, duration, filled, json, named, none_or, number, one_of, optional,
-    parsed, size, text, texts, truth,
+    At, Findings, Problem, Section, duration, filled, json, named, none_or, number, one_of,
+    optional, parsed, size, text, texts, truth,
 };
 use super::tree::{Item, Table};
 use super::*;
@@ -200,6 +200,11 @@ fn read_journal(mut section: Section<'_>, default: Journal, findings: &Findings)
         default.segment_bytes,
         size(4 * 1024..=4096 * MIB),
     );
+    let words = &[
+        ("cut_off", JournalOnFull::CutOff),
+        ("reject", JournalOnFull::Reject),
+    ];
+    let on_full = section.take_or("on_full", default.on_full, one_of(words));
     section.close();
     if segment_bytes.value > max_bytes.value {
         findings.mistake(at_fault(&segment_bytes, &max_bytes).mistake(
@@ -214,6 +219,7 @@ fn read_journal(mut section: Section<'_>, default: Journal, findings: &Findings)
     Journal {
         max_bytes: max_bytes.value,
         segment_bytes: segment_bytes.value,
+        on_full: on_full.value,
     }
 }
 

@@ -279,7 +279,6 @@ fn only(text: &str) -> (String, String) {
 
 #[test]
 fn what_this_version_cannot_do_is_said_plainly() {
-    let trail = "[[trails]]\nname = \"main\"\ns3_bucket_name = \"logs\"\n";
     let table = [
         (
             "[listen]\ntls = { cert_file = \"a\", key_file = \"b\" }".to_owned(),
@@ -295,14 +294,6 @@ fn what_this_version_cannot_do_is_said_plainly() {
             "[digest]\nkms_key_id = \"alias/x\"".to_owned(),
             "digest.kms_key_id",
         ),
-        (
-            format!("{trail}event_selectors = [{{ ReadWriteType = \"All\" }}]"),
-            "trails[0].event_selectors",
-        ),
-        (
-            format!("{trail}[[trails.advanced_event_selectors]]\nName = \"x\""),
-            "trails[0].advanced_event_selectors",
-        ),
     ];
     for (text, key) in table {
         let (found, message) = only(&text);
@@ -311,6 +302,118 @@ fn what_this_version_cannot_do_is_said_plainly() {
             message.contains("not supported by this version of traild"),
             "{message}"
         );
+    }
+}
+
+const TRAIL: &str = "[[trails]]\nname = \"main\"\ns3_bucket_name = \"logs\"\n";
+
+#[test]
+fn selectors_of_either_kind_are_cloudtrails_json_written_as_toml() {
+    let selectors = |text: &str| {
+        let loaded = sound(&format!("{TRAIL}{text}"));
+        loaded.config.trails[0].selectors.clone()
+    };
+    let basic = selectors(
+        r#"event_selectors = [{ ReadWriteType = "WriteOnly", IncludeManagementEvents = true, DataResources = [
+            { Type = "AWS::S3::Object", Values = ["arn:aws:s3:::b/"] }], ExcludeManagementEventSources = ["kms.amazonaws.com"] }, {}]"#,
+    );
+    let given = serde_json::json!([
+        {"ReadWriteType": "WriteOnly", "IncludeManagementEvents": true, "DataResources": [{"Type": "AWS::S3::Object", "Values": ["arn:aws:s3:::b/"]}],
+         "ExcludeManagementEventSources": ["kms.amazonaws.com"]},
+        {"ReadWriteType": "All", "IncludeManagementEvents": true, "DataResources": [], "ExcludeManagementEventSources": []},
+    ]);
+    let found = serde_json::to_value(basic.event_selectors()).unwrap();
+    assert_eq!(found, given);
+    let advanced = selectors(
+        r#"
+        [[trails.advanced_event_selectors]]
+        Name = "writes"
+        [[trails.advanced_event_selectors.FieldSelectors]]
+        Field = "eventCategory"
+        Equals = ["Management"]
+        [[trails.advanced_event_selectors.FieldSelectors]]
+        Field = "readOnly"
+        Equals = ["false"]
+        "#,
+    );
+    let given = serde_json::json!([{"Name": "writes", "FieldSelectors": [
+        {"Field": "eventCategory", "Equals": ["Management"]}, {"Field": "readOnly", "Equals": ["false"]}]}]);
+    let found = serde_json::to_value(advanced.advanced_event_selectors()).unwrap();
+    assert_eq!(found, given);
+    for none in ["", "event_selectors = []\nadvanced_event_selectors = []"] {
+        assert_eq!(selectors(none), Selectors::Everything, "{none}");
+    }
+    let one_kind = selectors("event_selectors = [{}]\nadvanced_event_selectors = []");
+    assert_eq!(one_kind.event_selectors().len(), 1);
+    let management =
+        r#"[{ FieldSelectors = [{ Field = "eventCategory", Equals = ["Management"] }] }]"#;
+    let trails = format!(
+        r#"[{{ name = "main", s3_bucket_name = "logs", advanced_event_selectors = {management} }}]"#
+    );
+    let loaded = with("", &[("TRAILD__TRAILS", trails.as_str())]).unwrap();
+    let found = loaded.config.trails[0].selectors.advanced_event_selectors();
+    assert_eq!(found.len(), 1);
+}
+
+#[test]
+fn selectors_at_fault_are_mistakes_that_say_what_is_allowed() {
+    let management = r#"[{ Name = "m", FieldSelectors = [{ Field = "eventCategory", Equals = ["Management"] }] }]"#;
+    let table: [(&str, &str, &[&str]); 9] = [
+        (
+            "event_selectors = 1",
+            "event_selectors",
+            &["event selectors are a list"],
+        ),
+        (
+            "event_selectors = [{ ReadWriteTyp = \"All\" }]",
+            "event_selectors",
+            &["event selector 1: unknown field `ReadWriteTyp`", "hint: "],
+        ),
+        (
+            "event_selectors = [{ ReadWriteType = 7 }]",
+            "event_selectors",
+            &["event selector 1: "],
+        ),
+        (
+            "event_selectors = [{ ReadWriteType = 7.5 }]",
+            "event_selectors",
+            &["holds a fraction"],
+        ),
+        (
+            "event_selectors = [{}, { DataResources = [{ Type = \"AWS::S3::Object\", Values = [\"arn:aws:s3:::b\"] }] }]",
+            "event_selectors",
+            &["event selector 2: ", "with its slash"],
+        ),
+        (
+            "[[trails.advanced_event_selectors]]\nName = \"x\"",
+            "advanced_event_selectors",
+            &["advanced event selector 1 \"x\": missing field `FieldSelectors`"],
+        ),
+        (
+            "advanced_event_selectors = [{ FieldSelectors = [{ Field = \"eventCategory\", Equals = [\"All\"] }] }]",
+            "advanced_event_selectors",
+            &["Management, Data or NetworkActivity, given: All"],
+        ),
+        (
+            "advanced_event_selectors = [{ FieldSelectors = [{ Field = \"eventCategory\", Equals = [\"${NOT_SET}\"] }] }]",
+            "trails[0].advanced_event_selectors[0].FieldSelectors[0].Equals[0]",
+            &["NOT_SET is not set"],
+        ),
+        (
+            "event_selectors = [{}]\nadvanced_event_selectors = @",
+            "advanced_event_selectors",
+            &[
+                "does not go with event_selectors",
+                "hint: leave one of the two out",
+            ],
+        ),
+    ];
+    for (text, key, words) in table {
+        let (found, message) = only(&format!("{TRAIL}{}", text.replace('@', management)));
+        assert!(found.ends_with(key), "{found}: {message}");
+        for word in words {
+            assert!(message.contains(word), "{word:?} is not in: {message}");
+        }
     }
 }
 

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::fanout::Fanout;
 use super::stage::Stage;
-use super::status::TrailView;
+use super::status::{SinkView, TrailView};
+use super::trim::Followers;
 use super::{Addresses, DaemonError, trails};
 use crate::aws;
 use crate::batch;
@@ -45,8 +47,11 @@ pub struct Ground<'a> {
 /// The legs, running.
 pub struct Legs {
     pub views: Arc<Vec<TrailView>>,
-    /// Of every leg that may hold the journal back.
+    /// Of every leg that may hold both logs back.
     pub progress: Vec<watch::Receiver<Progress>>,
+    /// The legs besides S3.
+    pub journal_followers: Followers,
+    pub ledger_followers: Followers,
     /// Each change asks every leg for a checkpoint.
     pub checkpoint_wanted: watch::Sender<u64>,
 }
@@ -59,7 +64,7 @@ impl Legs {
         stage: &mut Stage,
     ) -> Result<Self, DaemonError> {
         let config = ground.config;
-        let trails = trails::of(config);
+        let trails: Vec<_> = trails::of(config).into_iter().map(Arc::new).collect();
         let compressors = Compressors::new(config.delivery.gzip_level)?;
         let encoding = Arc::new(Encoding::new(compressors, FILES_BYTES));
         let sdk = aws::sdk_config(config).await;
@@ -67,18 +72,15 @@ impl Legs {
         let checkpoint_wanted = watch::Sender::new(0);
         let mut progress = Vec::new();
         let mut views = Vec::new();
-        for trail in trails {
-            let trail = Arc::new(trail);
+        let mut fanout = Fanout::new(&ground, &sdk, &trails);
+        for (index, trail) in trails.iter().enumerate() {
             let client = match ground.addresses.store {
                 Some(address) => aws::embedded_client(config, address),
                 None => aws::s3_client(&sdk, config),
             };
             let create_bucket = config.storage.kind == StorageKind::Embedded;
-            let view = view(&trail, &ground.metrics);
-            views.push(TrailView {
-                trail: trail.clone(),
-                s3: view.clone(),
-            });
+            let view = view(trail, &ground.metrics);
+            let mut sinks = vec![SinkView::s3(trail, view.clone())];
             let uploader = Uploader {
                 trail: trail.clone(),
                 bucket: Bucket::new(client, create_bucket),
@@ -89,10 +91,11 @@ impl Legs {
             };
             let remembered = replay.remove(&trail.arn());
             let is_known = remembered.is_some();
-            let state = remembered.unwrap_or_else(|| begin(&trail, ground.new_from));
+            let state = remembered.unwrap_or_else(|| begin(trail, ground.new_from));
+            let horizon = state.horizon;
             let failed = failed(trail.name.to_string());
             let leg = S3Leg::open(
-                Plan::new(trail, ground.identity, limits(config), state),
+                Plan::new(trail.clone(), ground.identity, limits(config), state),
                 ground.journal,
                 ground.ledger.clone(),
                 Arc::new(uploader),
@@ -103,7 +106,15 @@ impl Legs {
             let leg = leg.await.map_err(&failed)?;
             progress.push(leg.watch_progress());
             stage.spawn(|stop| Box::pin(async move { leg.run(stop).await.map_err(failed) }));
+            let new_from = if is_known { None } else { Some(horizon) };
+            let others = fanout.start(trail, &trails[..index], new_from, stage);
+            sinks.extend(others.await?);
+            views.push(TrailView {
+                trail: trail.clone(),
+                sinks,
+            });
         }
+        let (journal_followers, ledger_followers) = fanout.into_followers();
         for (arn, state) in replay.rest() {
             let failed = failed(arn.clone());
             let wanted = checkpoint_wanted.subscribe();
@@ -116,6 +127,8 @@ impl Legs {
         Ok(Self {
             views: Arc::new(views),
             progress,
+            journal_followers,
+            ledger_followers,
             checkpoint_wanted,
         })
     }

@@ -5,12 +5,16 @@ use std::sync::Arc;
 
 use super::DaemonError;
 use crate::config::Config;
+use crate::deliver::fanout::memory;
 use crate::ingest::dedup::{Sidecars, Window};
 use crate::ledger::Replay;
 use crate::snapshot;
 use crate::wal::{self, DiskReserve, Position, RealDisk, Wal};
 
 const MIB: usize = 1 << 20;
+
+/// Below `data_dir`: where the legs besides S3 are in their logs.
+pub const CURSORS: &str = "cursors";
 
 /// The journal and the ledger, with what they told.
 pub struct Logs {
@@ -33,6 +37,9 @@ impl Logs {
             source,
         };
         let identity = identity(data_dir).map_err(unusable)?;
+        let cursors = data_dir.join(CURSORS);
+        make_private_dir(&cursors).map_err(unusable)?;
+        let remembered = memory::highest(&cursors).map_err(unusable)?;
 
         let mut replay = Replay::default();
         let options = wal::Options {
@@ -43,10 +50,11 @@ impl Logs {
             queue_bytes: 64 * MIB,
         };
         let disk = Arc::new(RealDisk);
-        let (ledger, recovery) = Wal::open(
+        let (ledger, recovery) = Wal::open_beyond(
             disk.clone(),
             options,
             wal::Metrics::default(),
+            remembered.ledger,
             &mut |at, frame| replay.take(at, frame),
         )
         .map_err(|source| DaemonError::Log {
@@ -72,7 +80,7 @@ impl Logs {
             disk,
             options,
             metrics,
-            replay.highest_position(),
+            replay.highest_position().max(remembered.journal),
             &mut |_, frame| window.remember_frame(frame),
         )
         .map_err(|source| DaemonError::Log {

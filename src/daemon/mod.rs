@@ -11,11 +11,13 @@
 //!   id         sixteen random bytes in hex: the identity that object keys are derived from
 //!   journal/   the event log      dedup/   fingerprints of segments that are gone
 //!   ledger/    what was sealed and delivered
+//!   cursors/   where the legs besides S3 are      dead-letters/  what destinations would not take
 //!   inputs.json  how far files were read      buckets/  the embedded store
 //! ```
 
 mod stage;
 
+mod fanout;
 mod legs;
 mod logs;
 mod sockets;
@@ -38,8 +40,9 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::WallMillis;
 use crate::config::Config;
 use crate::deliver;
+use crate::deliver::fanout::leg as fanout_leg;
 use crate::deliver::s3::LegError;
-use crate::deliver::view::LegView;
+use crate::deliver::view::Sink;
 use crate::ingest::{self, Ingest, tail};
 use crate::server::ops::{Ops, Readiness};
 use crate::server::{self, BindError, Limits, Listener};
@@ -83,6 +86,13 @@ pub enum DaemonError {
         trail: String,
         #[source]
         source: LegError,
+    },
+    #[error("{sink} leg of trail {trail} has stopped")]
+    Follower {
+        trail: String,
+        sink: Sink,
+        #[source]
+        source: fanout_leg::LegError,
     },
     #[error("the {log} has failed and takes nothing more: {reason}")]
     LogFailed { log: &'static str, reason: String },
@@ -207,6 +217,8 @@ impl Daemon {
         let Legs {
             views,
             progress,
+            journal_followers,
+            ledger_followers,
             checkpoint_wanted,
         } = Legs::start(ground, replay, &mut legs).await?;
         let _ = known.views.set(views.clone());
@@ -216,6 +228,10 @@ impl Daemon {
             ledger: ledger.clone(),
             sidecars,
             progress,
+            journal_followers,
+            ledger_followers,
+            journal_max_bytes: config.journal.max_bytes,
+            journal_on_full: config.journal.on_full,
             checkpoint_wanted,
         };
         rest.spawn(|stop| {
@@ -291,9 +307,8 @@ impl Daemon {
         self.addresses
     }
 
-    /// Each trail's name and how it does.
-    pub fn views(&self) -> impl Iterator<Item = (&Trail, &LegView)> {
-        self.views.iter().map(|view| (&*view.trail, &view.s3))
+    pub fn trails(&self) -> impl Iterator<Item = &Trail> {
+        self.views.iter().map(|view| &*view.trail)
     }
 
     /// Resolves when a part fails that the daemon cannot go on without.
@@ -350,7 +365,8 @@ impl Known {
             metrics: Arc::new(registry),
             refresh: Arc::new(move || {
                 for view in views.get().into_iter().flat_map(|views| views.iter()) {
-                    view.s3.refresh(WallMillis::now());
+                    let now = WallMillis::now();
+                    view.sinks.iter().for_each(|sink| sink.leg.refresh(now));
                 }
             }),
         }

@@ -16,7 +16,28 @@ use crate::wal::Wal;
 #[derive(Debug, Clone)]
 pub struct TrailView {
     pub trail: Arc<Trail>,
-    pub s3: LegView,
+    /// S3 first.
+    pub sinks: Vec<SinkView>,
+}
+
+/// A leg, and where it sends to.
+#[derive(Debug, Clone)]
+pub struct SinkView {
+    pub leg: LegView,
+    /// A bucket as `s3://…`, or an ARN or a name.
+    pub target: String,
+}
+
+impl SinkView {
+    /// The trail's bucket.
+    pub fn s3(trail: &Trail, leg: LegView) -> Self {
+        let bucket = &trail.bucket;
+        let target = match trail.prefix.as_str() {
+            "" => format!("s3://{bucket}"),
+            prefix => format!("s3://{bucket}/{prefix}"),
+        };
+        Self { leg, target }
+    }
 }
 
 /// Everything a status is told from.
@@ -54,26 +75,20 @@ impl Asked {
 }
 
 fn trail(view: &TrailView, now: WallMillis) -> TrailStatus {
-    let TrailView { trail, s3 } = view;
+    let TrailView { trail, sinks } = view;
     TrailStatus {
         name: trail.name.to_string(),
         arn: trail.arn(),
         home_region: trail.home_region.to_string(),
         bucket: trail.bucket.clone(),
         prefix: trail.prefix.clone(),
-        sinks: vec![sink(s3, s3_target(trail), now)],
+        sinks: sinks.iter().map(|view| sink(view, now)).collect(),
     }
 }
 
-fn s3_target(trail: &Trail) -> String {
-    match trail.prefix.as_str() {
-        "" => format!("s3://{}", trail.bucket),
-        prefix => format!("s3://{}/{prefix}", trail.bucket),
-    }
-}
-
-fn sink(view: &LegView, target: String, now: WallMillis) -> SinkStatus {
-    let facts = view.facts();
+fn sink(view: &SinkView, now: WallMillis) -> SinkStatus {
+    let SinkView { leg, target } = view;
+    let facts = leg.facts();
     let pending = facts.pending();
     let Facts {
         delivered,
@@ -85,8 +100,8 @@ fn sink(view: &LegView, target: String, now: WallMillis) -> SinkStatus {
         ..
     } = facts;
     SinkStatus {
-        sink: view.leg().sink.to_string(),
-        target,
+        sink: leg.leg().sink.to_string(),
+        target: target.clone(),
         delivered,
         pending,
         oldest_pending_seconds: oldest_pending.map(|oldest| now.since(oldest).as_secs_f64()),

@@ -1,10 +1,15 @@
 //! Gives disk space back: what every leg has settled is removed from the journal, what checkpoints have said again from the ledger.
+//!
+//! S3 legs may hold the logs back for as long as it takes. The others may, too, until a log is nearly full: then the oldest segments that only they want
+//! are taken from them ([`crate::config::JournalOnFull`]).
 
+use std::ops::Range;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::JournalOnFull;
 use crate::deliver::s3::Progress;
 use crate::ingest::dedup::Sidecars;
 use crate::wal::{Position, Wal};
@@ -15,12 +20,54 @@ const EVERY: Duration = Duration::from_millis(500);
 /// A ledger larger than this is worth a checkpoint.
 const LEDGER_BYTES: u64 = 64 << 20;
 
+/// A ledger larger than this waits for no leg besides S3.
+const LEDGER_HELD_BYTES: u64 = 256 << 20;
+
+/// The legs besides S3 that follow one log.
+#[derive(Debug)]
+pub struct Followers {
+    /// The lowest position that each still wants.
+    pub progress: Vec<watch::Receiver<Position>>,
+    /// What they must let go of: all before it.
+    pub cut: watch::Sender<Position>,
+}
+
+impl Default for Followers {
+    fn default() -> Self {
+        Self {
+            progress: Vec::new(),
+            cut: watch::Sender::new(Position(0)),
+        }
+    }
+}
+
+impl Followers {
+    /// The lowest position that any of them still wants, below `held`.
+    fn floor(&self, held: Position) -> Position {
+        let wanted = self.progress.iter().map(|progress| *progress.borrow());
+        wanted.fold(held, Position::min)
+    }
+
+    /// Takes from them what is in the way.
+    fn cut_to(&self, cut: Position) {
+        self.cut.send_if_modified(|before| {
+            let is_further = cut > *before;
+            *before = cut.max(*before);
+            is_further
+        });
+    }
+}
+
 pub struct Trimmer {
     pub journal: Wal,
     pub ledger: Wal,
     pub sidecars: Sidecars,
-    /// Of every leg that may hold the journal back.
+    /// Of every leg that may hold both logs back.
     pub progress: Vec<watch::Receiver<Progress>>,
+    pub journal_followers: Followers,
+    pub ledger_followers: Followers,
+    pub journal_max_bytes: u64,
+    pub journal_on_full: JournalOnFull,
     pub checkpoint_wanted: watch::Sender<u64>,
 }
 
@@ -55,20 +102,40 @@ impl Trimmer {
     }
 
     fn trim(&mut self) {
-        let (journal, ledger) = self.wanted();
-        if let Err(error) = self.sidecars.trim(&self.journal, journal) {
+        let (journal, ledger) = self.held();
+        let floor = self.journal_followers.floor(journal);
+        if let Err(error) = self.sidecars.trim(&self.journal, floor) {
             tracing::warn!(%error, "cannot trim the journal, will try again");
         }
-        for segment in self.ledger.trimmable(ledger) {
+        let floor = self.ledger_followers.floor(ledger);
+        for segment in self.ledger.trimmable(floor) {
             if let Err(error) = self.ledger.remove_oldest(segment) {
                 tracing::warn!(%error, "cannot trim the ledger, will try again");
                 return;
             }
         }
+        let is_full = self.journal.obstacle().is_some();
+        if self.journal_on_full == JournalOnFull::CutOff {
+            let limit = self.journal_max_bytes - self.journal_max_bytes / 8;
+            let excess = excess(self.journal.bytes(), limit, is_full);
+            if let Some(cut) = cut(&self.journal.trimmable(journal), excess) {
+                self.journal_followers.cut_to(cut);
+            }
+        }
+        let limit = if is_full {
+            LEDGER_BYTES
+        } else {
+            LEDGER_HELD_BYTES
+        };
+        let excess = excess(self.ledger.bytes(), limit, false);
+        if let Some(cut) = cut(&self.ledger.trimmable(ledger), excess) {
+            self.ledger_followers.cut_to(cut);
+        }
     }
 
-    /// The lowest positions that any leg still wants, of the journal and of the ledger. Without a leg nobody wants anything.
-    fn wanted(&self) -> (Position, Position) {
+    /// The lowest positions that any leg that may hold the logs still wants, of the journal and of the ledger. Without a leg nobody wants
+    /// anything.
+    fn held(&self) -> (Position, Position) {
         let end = (self.journal.durable(), self.ledger.durable());
         self.progress
             .iter()
@@ -76,5 +143,65 @@ impl Trimmer {
             .fold(end, |(journal, ledger), leg| {
                 (journal.min(leg.journal), ledger.min(leg.ledger))
             })
+    }
+}
+
+/// Bytes that should go. A log that refuses appends has something in the way even below its limit: a full disk.
+fn excess(bytes: u64, limit: u64, is_full: bool) -> u64 {
+    bytes.saturating_sub(limit).max(u64::from(is_full))
+}
+
+/// Through where the log must be let go of to free `excess` bytes, as far as these segments, which nobody else wants, can do that.
+fn cut(segments: &[Range<Position>], excess: u64) -> Option<Position> {
+    let mut freed = 0;
+    let enough = segments.iter().find(|segment| {
+        freed += segment.end.0 - segment.start.0;
+        freed >= excess
+    });
+    (excess > 0)
+        .then(|| enough.or(segments.last()))?
+        .map(|segment| segment.end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_taken_from_a_leg_than_must_be() {
+        let segments = [0..100, 100..200, 200..300]
+            .map(|range: Range<u64>| Position(range.start)..Position(range.end));
+        for (excess, expected) in [
+            (0, None),
+            (1, Some(100)),
+            (100, Some(100)),
+            (101, Some(200)),
+            (5000, Some(300)),
+        ] {
+            assert_eq!(cut(&segments, excess), expected.map(Position), "{excess}");
+        }
+        assert_eq!(cut(&[], 5), None);
+    }
+
+    #[test]
+    fn a_full_disk_calls_for_room_below_the_limit_too() {
+        assert_eq!(excess(50, 100, false), 0);
+        assert_eq!(excess(50, 100, true), 1);
+        assert_eq!(excess(130, 100, true), 30);
+    }
+
+    #[test]
+    fn followers_hold_their_log_until_they_are_cut_off() {
+        let at = watch::Sender::new(Position(40));
+        let followers = Followers {
+            progress: vec![at.subscribe()],
+            ..Followers::default()
+        };
+        assert_eq!(followers.floor(Position(90)), Position(40));
+        assert_eq!(followers.floor(Position(30)), Position(30));
+        let seen = followers.cut.subscribe();
+        followers.cut_to(Position(60));
+        followers.cut_to(Position(50));
+        assert_eq!(*seen.borrow(), Position(60), "it never goes back");
     }
 }

@@ -76,7 +76,7 @@ impl MemoryFile {
     /// Of a trail's leg, below `directory`.
     pub fn new(directory: &Path, trail: &str, sink: &str) -> Self {
         Self {
-            path: directory.join(format!("{trail}.{sink}.json")),
+            path: directory.join(format!("{trail}.{sink}{SUFFIX}")),
         }
     }
 
@@ -93,6 +93,44 @@ impl MemoryFile {
         snapshot::replace(&self.path, &encode(memory))
     }
 }
+
+/// The highest positions that any leg's memory speaks of, of legs that follow the journal and of those that follow the ledger. The
+/// logs must not use them again, even when they have lost their tails. Blocking.
+pub fn highest(directory: &Path) -> io::Result<Highest> {
+    let mut highest = Highest::default();
+    let files = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(highest),
+        files => files?,
+    };
+    for file in files {
+        let path = file?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+            continue;
+        };
+        if !name.ends_with(SUFFIX) {
+            continue;
+        }
+        let follows_ledger = name.ends_with(&format!(".sns{SUFFIX}"));
+        let Recalled::Memory(memory) = (MemoryFile { path }).read()? else {
+            continue;
+        };
+        let of = match follows_ledger {
+            true => &mut highest.ledger,
+            false => &mut highest.journal,
+        };
+        *of = memory.highest().max(*of);
+    }
+    Ok(highest)
+}
+
+/// See [`highest`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Highest {
+    pub journal: Position,
+    pub ledger: Position,
+}
+
+const SUFFIX: &str = ".json";
 
 fn encode(memory: &Memory) -> Vec<u8> {
     let json = serde_json::to_vec(memory).expect("memory: strings and numbers always serialise");

@@ -1,0 +1,214 @@
+//! The legs besides S3 of all trails: built, spawned, and watched for how far they have come.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aws_config::SdkConfig;
+use tokio::sync::watch;
+
+use super::DaemonError;
+use super::legs::Ground;
+use super::logs::CURSORS;
+use super::stage::Stage;
+use super::status::SinkView;
+use super::trim::Followers;
+use crate::aws;
+use crate::deliver::bus::{self, Bus};
+use crate::deliver::dead_letter::{self, DeadLetters};
+use crate::deliver::fanout::Destination;
+use crate::deliver::fanout::leg::{Leg, LegError, Parts};
+use crate::deliver::fanout::memory::MemoryFile;
+use crate::deliver::logs::LogStreams;
+use crate::deliver::renewing::Renewing;
+use crate::deliver::sns::Notifications;
+use crate::deliver::view::{self, LegView, Sink};
+use crate::trail::Trail;
+use crate::wal::{Position, Wal};
+
+/// Bytes of the logs that all these legs read at a time, together.
+const CHUNKS_BYTES: usize = 16 << 20;
+
+/// The legs besides S3, as they are started.
+pub struct Fanout<'a> {
+    ground: &'a Ground<'a>,
+    sdk: &'a SdkConfig,
+    chunk_bytes: usize,
+    cursors: PathBuf,
+    dead_letters: PathBuf,
+    journal_followers: Followers,
+    ledger_followers: Followers,
+}
+
+impl<'a> Fanout<'a> {
+    pub fn new(ground: &'a Ground<'a>, sdk: &'a SdkConfig, trails: &[Arc<Trail>]) -> Self {
+        let data_dir = &ground.config.data_dir;
+        let legs: usize = trails.iter().map(|trail| legs_of(trail)).sum();
+        Self {
+            ground,
+            sdk,
+            chunk_bytes: (CHUNKS_BYTES / legs.max(1)).clamp(128 << 10, 1 << 20),
+            cursors: data_dir.join(CURSORS),
+            dead_letters: data_dir.join(dead_letter::DIRECTORY),
+            journal_followers: Followers::default(),
+            ledger_followers: Followers::default(),
+        }
+    }
+
+    /// Starts the legs of a trail; `earlier` are the trails before it. `new_from` is where the trail begins in the journal, if it is new.
+    pub async fn start(
+        &mut self,
+        trail: &Arc<Trail>,
+        earlier: &[Arc<Trail>],
+        new_from: Option<Position>,
+        stage: &mut Stage,
+    ) -> Result<Vec<SinkView>, DaemonError> {
+        let mut views = Vec::new();
+        let sinks = &self.ground.config.sinks;
+        if let Some(topic) = &trail.topic {
+            let region = *topic.region();
+            let client = self.client(move |sdk| async move { aws::sns_client(&sdk, &region) });
+            let notifications = Notifications::new(trail, topic.clone(), client.await);
+            views.push(self.follow_ledger(trail, notifications, stage).await?);
+        }
+        if let Some(group) = &trail.log_group {
+            let of = group.clone();
+            let client = self.client(move |sdk| {
+                let of = of.clone();
+                async move { aws::logs_client(&sdk, of.region(), of.role_arn()).await }
+            });
+            let max_bytes = sinks.cloudwatch_max_event_bytes;
+            let streams = LogStreams::new(trail.clone(), group.clone(), client.await, max_bytes);
+            let leg = self.follow_journal(trail, Sink::Logs, new_from, streams, stage);
+            views.push(leg.await?);
+        }
+        if let Some(event_bus) = &trail.event_bus {
+            let region = event_bus.region().copied();
+            let client =
+                self.client(move |sdk| async move { aws::events_client(&sdk, region.as_ref()) });
+            let same_bus = |other: &&Arc<Trail>| other.event_bus.as_ref() == Some(event_bus);
+            let earlier = earlier.iter().filter(same_bus).cloned().collect();
+            let options = bus::Options {
+                source: sinks.event_bridge_source.clone(),
+                max_bytes: sinks.put_events_max_bytes,
+            };
+            let bus = Bus::new(
+                trail.clone(),
+                earlier,
+                event_bus.clone(),
+                client.await,
+                options,
+            );
+            let leg = self.follow_journal(trail, Sink::Bus, new_from, bus, stage);
+            views.push(leg.await?);
+        }
+        Ok(views)
+    }
+
+    /// A client that is made anew, from the environment on, when its credentials are no good.
+    async fn client<C: Clone, F: Future<Output = C> + Send + 'static>(
+        &self,
+        make: impl Fn(SdkConfig) -> F + Clone + Send + Sync + 'static,
+    ) -> Renewing<C> {
+        let first = make(self.sdk.clone()).await;
+        let config = Arc::new(self.ground.config.clone());
+        Renewing::new(first, move || {
+            let (config, make) = (config.clone(), make.clone());
+            async move { make(aws::sdk_config(&config).await).await }
+        })
+    }
+
+    /// Of the journal and of the ledger.
+    pub fn into_followers(self) -> (Followers, Followers) {
+        (self.journal_followers, self.ledger_followers)
+    }
+
+    /// A leg that follows the ledger. Objects of before the trail had this destination are not announced to it.
+    async fn follow_ledger<D: Destination>(
+        &mut self,
+        trail: &Trail,
+        destination: D,
+        stage: &mut Stage,
+    ) -> Result<SinkView, DaemonError> {
+        let log = self.ground.ledger;
+        let cut = self.ledger_followers.cut.subscribe();
+        let parts = self.parts(trail, Sink::Sns, log, log.durable(), cut, destination);
+        let (view, progress) = open(parts, stage).await?;
+        self.ledger_followers.progress.push(progress);
+        Ok(view)
+    }
+
+    /// A leg that follows the journal.
+    async fn follow_journal<D: Destination>(
+        &mut self,
+        trail: &Trail,
+        sink: Sink,
+        new_from: Option<Position>,
+        destination: D,
+        stage: &mut Stage,
+    ) -> Result<SinkView, DaemonError> {
+        let log = self.ground.journal;
+        let cut = self.journal_followers.cut.subscribe();
+        let new_from = new_from.unwrap_or_else(|| log.durable());
+        let parts = self.parts(trail, sink, log, new_from, cut, destination);
+        let (view, progress) = open(parts, stage).await?;
+        self.journal_followers.progress.push(progress);
+        Ok(view)
+    }
+
+    fn parts<D: Destination>(
+        &self,
+        trail: &Trail,
+        sink: Sink,
+        log: &Wal,
+        new_from: Position,
+        cut: watch::Receiver<Position>,
+        destination: D,
+    ) -> Parts<D> {
+        let name = trail.name.to_string();
+        Parts {
+            trail: trail.arn(),
+            destination,
+            log: log.clone(),
+            new_from,
+            memory: MemoryFile::new(&self.cursors, &name, sink.as_str()),
+            letters: DeadLetters::new(&self.dead_letters, &name, sink.as_str()),
+            view: LegView::new(view::Leg { trail: name, sink }, self.ground.metrics.clone()),
+            chunk_bytes: self.chunk_bytes,
+            cut,
+        }
+    }
+}
+
+/// Opens a leg and lets it run.
+async fn open<D: Destination>(
+    parts: Parts<D>,
+    stage: &mut Stage,
+) -> Result<(SinkView, watch::Receiver<Position>), DaemonError> {
+    let view = SinkView {
+        leg: parts.view.clone(),
+        target: parts.destination.target().to_owned(),
+    };
+    let view::Leg { trail, sink } = view.leg.leg().clone();
+    let failed = move |source: LegError| DaemonError::Follower {
+        trail: trail.clone(),
+        sink,
+        source,
+    };
+    let opened = tokio::task::spawn_blocking(move || Leg::open(parts)).await?;
+    let leg = opened.map_err(&failed)?;
+    let progress = leg.watch_progress();
+    stage.spawn(|stop| Box::pin(async move { leg.run(stop).await.map_err(failed) }));
+    Ok((view, progress))
+}
+
+fn legs_of(trail: &Trail) -> usize {
+    let Trail {
+        topic,
+        log_group,
+        event_bus,
+        ..
+    } = trail;
+    usize::from(topic.is_some())
+        + usize::from(log_group.is_some())
+        + usize::from(event_bus.is_some())
+}
