@@ -6,9 +6,7 @@
 //! - The SDK's own retries are off: delivery has its own, which never give up, and two layers would multiply.
 //! - The embedded store ([`s3`]) is spoken to as any S3 is, but past the proxies of the environment: it is on loopback.
 //! - The other services ([`services`]) are where the name of the destination says, whatever the region of the environment.
-//! - Credentials may be replaced while the daemon runs: [`renewing`].
 
-pub mod renewing;
 mod s3;
 mod services;
 
