@@ -65,3 +65,6 @@ async fn in_role(sdk: SdkConfig, role_arn: &str) -> SdkConfig {
         .identity_cache(IdentityCache::lazy().build())
         .build()
 }
+
+#[cfg(test)]
+mod tests;

@@ -182,17 +182,24 @@ fn manual() -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
     let page = clap_mangen::Man::new(command.clone());
     page.render(&mut out)?;
+    describe_below(&command, &mut out)?;
+    Ok(out)
+}
+
+fn describe_below(command: &clap::Command, out: &mut Vec<u8>) -> io::Result<()> {
     for below in command
         .get_subcommands()
         .filter(|below| below.get_name() != "help")
     {
         let page = clap_mangen::Man::new(below.clone());
-        writeln!(out, ".SH \"TRAILD {}\"", below.get_name().to_uppercase())?;
-        page.render_description_section(&mut out)?;
-        page.render_synopsis_section(&mut out)?;
-        page.render_options_section(&mut out)?;
+        let typed = below.get_bin_name().unwrap_or(below.get_name());
+        writeln!(out, ".SH \"{}\"", typed.to_uppercase())?;
+        page.render_description_section(out)?;
+        page.render_synopsis_section(out)?;
+        page.render_options_section(out)?;
+        describe_below(below, out)?;
     }
-    Ok(out)
+    Ok(())
 }
 
 /// Data, to stdout. A reader that has seen enough (`| head`) is no error.
@@ -254,7 +261,10 @@ mod tests {
             "send",
             "status",
             "wal",
+            "wal inspect",
             "dlq",
+            "dlq list",
+            "dlq replay",
             "completions",
             "man",
         ] {
@@ -262,7 +272,8 @@ mod tests {
                 manual.contains(&format!("TRAILD {}", command.to_uppercase())),
                 "{command}"
             );
-            assert!(bash.contains(command), "{command}");
+            let last = command.rsplit(' ').next().unwrap();
+            assert!(bash.contains(last), "{command}");
         }
         assert!(manual.contains("\\-\\-offline"));
     }

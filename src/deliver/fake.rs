@@ -88,6 +88,10 @@ impl Service {
         Self { endpoint, asked }
     }
 
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
     /// What any client of it is made from: in eu-west-1, without retries, like the daemon's own.
     pub fn sdk_config(&self) -> SdkConfig {
         let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, None, "test");

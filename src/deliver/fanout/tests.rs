@@ -97,7 +97,7 @@ impl Destination for Post {
             since: WallMillis::now(),
             json: frame,
         };
-        Ok((number % UNWANTED != 0)
+        Ok((!number.is_multiple_of(UNWANTED))
             .then_some(item)
             .into_iter()
             .collect())
@@ -287,7 +287,7 @@ fn balanced(view: &LegView) -> Facts {
 }
 
 fn wanted(numbers: impl IntoIterator<Item = u64>) -> BTreeSet<u64> {
-    numbers.into_iter().filter(|n| n % UNWANTED != 0).collect()
+    numbers.into_iter().filter(|n| !n.is_multiple_of(UNWANTED)).collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -357,7 +357,7 @@ async fn only_failed_entries_are_sent_again() {
     world.append(1..=9).await;
     world.post.answers(|numbers| {
         let throttled = Failure::new("ThrottlingException", "slow down");
-        let verdict = |n: &u64| match numbers.contains(&1) && n % 3 == 0 {
+        let verdict = |n: &u64| match numbers.contains(&1) && n.is_multiple_of(3) {
             true => Verdict::Again(throttled.clone()),
             false => Verdict::Delivered,
         };

@@ -105,6 +105,11 @@ impl LogStreams {
             }
             Err(failure) if failure.code == "ResourceAlreadyExistsException" => Ok(()),
             Err(failure) if failure.code == NOT_FOUND => Err(self.group_is_missing(failure)),
+            // No event is to blame for it.
+            Err(failure) if failure.is_about_content() => Err(Failure::new(
+                "CreateLogStream",
+                format!("{}: {}", failure.code, failure.message),
+            )),
             Err(failure) => Err(failure),
         }
     }

@@ -30,7 +30,7 @@ pub fn compile(given: &[EventSelector]) -> Result<Clauses, InvalidEventSelectors
             given.len()
         )));
     }
-    let compiled = each("event selector", given, |_| None, |one| clauses(one))?;
+    let compiled = each("event selector", given, |_| None, clauses)?;
     let values: usize = compiled.iter().map(|(_, values)| values).sum();
     if values > MAX_DATA_RESOURCES {
         return Err(InvalidEventSelectors(format!(

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{InvalidEventSelectors, each};
+use crate::event::refusal::shown;
 
 /// A basic selector. The default is what CloudTrail gives a new trail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,6 +146,8 @@ fn list<S: DeserializeOwned>(kind: &str, json: Value) -> Result<Vec<S>, InvalidE
         kind,
         items,
         |item| item.get("Name")?.as_str().map(str::to_owned),
-        |item| serde_json::from_value(item).map_err(|error| error.to_string()),
+        |item| {
+            serde_json::from_value(item).map_err(|error| shown(error.to_string().as_bytes(), 500))
+        },
     )
 }
