@@ -287,7 +287,10 @@ fn balanced(view: &LegView) -> Facts {
 }
 
 fn wanted(numbers: impl IntoIterator<Item = u64>) -> BTreeSet<u64> {
-    numbers.into_iter().filter(|n| !n.is_multiple_of(UNWANTED)).collect()
+    numbers
+        .into_iter()
+        .filter(|n| !n.is_multiple_of(UNWANTED))
+        .collect()
 }
 
 #[tokio::test(start_paused = true)]
