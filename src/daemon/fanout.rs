@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use aws_config::SdkConfig;
 use tokio::sync::watch;
 
 use super::DaemonError;
+use super::clients::Clients;
 use super::legs::Ground;
 use super::logs::CURSORS;
 use super::stage::Stage;
@@ -19,7 +19,6 @@ use crate::deliver::fanout::Destination;
 use crate::deliver::fanout::leg::{Leg, LegError, Parts};
 use crate::deliver::fanout::memory::MemoryFile;
 use crate::deliver::logs::LogStreams;
-use crate::deliver::renewing::Renewing;
 use crate::deliver::sns::Notifications;
 use crate::deliver::view::{self, LegView, Sink};
 use crate::trail::Trail;
@@ -31,7 +30,7 @@ const CHUNKS_BYTES: usize = 16 << 20;
 /// The legs besides S3, as they are started.
 pub struct Fanout<'a> {
     ground: &'a Ground<'a>,
-    sdk: &'a SdkConfig,
+    clients: &'a Clients,
     chunk_bytes: usize,
     cursors: PathBuf,
     dead_letters: PathBuf,
@@ -40,12 +39,12 @@ pub struct Fanout<'a> {
 }
 
 impl<'a> Fanout<'a> {
-    pub fn new(ground: &'a Ground<'a>, sdk: &'a SdkConfig, trails: &[Arc<Trail>]) -> Self {
+    pub fn new(ground: &'a Ground<'a>, clients: &'a Clients, trails: &[Arc<Trail>]) -> Self {
         let data_dir = &ground.config.data_dir;
         let legs: usize = trails.iter().map(|trail| legs_of(trail)).sum();
         Self {
             ground,
-            sdk,
+            clients,
             chunk_bytes: (CHUNKS_BYTES / legs.max(1)).clamp(128 << 10, 1 << 20),
             cursors: data_dir.join(CURSORS),
             dead_letters: data_dir.join(dead_letter::DIRECTORY),
@@ -66,13 +65,15 @@ impl<'a> Fanout<'a> {
         let sinks = &self.ground.config.sinks;
         if let Some(topic) = &trail.topic {
             let region = *topic.region();
-            let client = self.client(move |sdk| async move { aws::sns_client(&sdk, &region) });
+            let client = self
+                .clients
+                .renewing(move |sdk| async move { aws::sns_client(&sdk, &region) });
             let notifications = Notifications::new(trail, topic.clone(), client.await);
             views.push(self.follow_ledger(trail, notifications, stage).await?);
         }
         if let Some(group) = &trail.log_group {
             let of = group.clone();
-            let client = self.client(move |sdk| {
+            let client = self.clients.renewing(move |sdk| {
                 let of = of.clone();
                 async move { aws::logs_client(&sdk, of.region(), of.role_arn()).await }
             });
@@ -83,8 +84,9 @@ impl<'a> Fanout<'a> {
         }
         if let Some(event_bus) = &trail.event_bus {
             let region = event_bus.region().copied();
-            let client =
-                self.client(move |sdk| async move { aws::events_client(&sdk, region.as_ref()) });
+            let client = self
+                .clients
+                .renewing(move |sdk| async move { aws::events_client(&sdk, region.as_ref()) });
             let same_bus = |other: &&Arc<Trail>| other.event_bus.as_ref() == Some(event_bus);
             let earlier = earlier.iter().filter(same_bus).cloned().collect();
             let options = bus::Options {
@@ -102,19 +104,6 @@ impl<'a> Fanout<'a> {
             views.push(leg.await?);
         }
         Ok(views)
-    }
-
-    /// A client that is made anew, from the environment on, when its credentials are no good.
-    async fn client<C: Clone, F: Future<Output = C> + Send + 'static>(
-        &self,
-        make: impl Fn(SdkConfig) -> F + Clone + Send + Sync + 'static,
-    ) -> Renewing<C> {
-        let first = make(self.sdk.clone()).await;
-        let config = Arc::new(self.ground.config.clone());
-        Renewing::new(first, move || {
-            let (config, make) = (config.clone(), make.clone());
-            async move { make(aws::sdk_config(&config).await).await }
-        })
     }
 
     /// Of the journal and of the ledger.

@@ -1,9 +1,11 @@
 //! The legs of all trails: built, spawned, and watched for how far they have come.
 
+use std::future::ready;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::clients::Clients;
 use super::fanout::Fanout;
 use super::stage::Stage;
 use super::status::{SinkView, TrailView};
@@ -14,6 +16,7 @@ use crate::batch;
 use crate::config::{Config, StorageKind};
 use crate::deliver;
 use crate::deliver::gate::Gate;
+use crate::deliver::renewing::Renewing;
 use crate::deliver::s3::{
     Absent, Bucket, Encoding, OnStop, Options, Plan, Progress, S3Leg, Uploader,
 };
@@ -67,17 +70,14 @@ impl Legs {
         let trails: Vec<_> = trails::of(config).into_iter().map(Arc::new).collect();
         let compressors = Compressors::new(config.delivery.gzip_level)?;
         let encoding = Arc::new(Encoding::new(compressors, FILES_BYTES));
-        let sdk = aws::sdk_config(config).await;
+        let clients = Clients::new(config).await;
         let held_bytes = (BATCHES_BYTES / trails.len().max(1)).clamp(MIB, 16 * MIB);
         let checkpoint_wanted = watch::Sender::new(0);
         let mut progress = Vec::new();
         let mut views = Vec::new();
-        let mut fanout = Fanout::new(&ground, &sdk, &trails);
+        let mut fanout = Fanout::new(&ground, &clients, &trails);
         for (index, trail) in trails.iter().enumerate() {
-            let client = match ground.addresses.store {
-                Some(address) => aws::embedded_client(config, address),
-                None => aws::s3_client(&sdk, config),
-            };
+            let client = s3_client(config, ground.addresses, &clients).await;
             let create_bucket = config.storage.kind == StorageKind::Embedded;
             let view = view(trail, &ground.metrics);
             let mut sinks = vec![SinkView::s3(trail, view.clone())];
@@ -132,6 +132,24 @@ impl Legs {
             checkpoint_wanted,
         })
     }
+}
+
+/// The embedded store asks for no credentials in particular.
+async fn s3_client(
+    config: &Config,
+    addresses: Addresses,
+    clients: &Clients,
+) -> Renewing<aws_sdk_s3::Client> {
+    if let Some(address) = addresses.store {
+        let client = aws::embedded_client(config, address);
+        return Renewing::new(client.clone(), move || ready(client.clone()));
+    }
+    let config = Arc::new(config.clone());
+    let make = move |sdk| {
+        let config = config.clone();
+        async move { aws::s3_client(&sdk, &config) }
+    };
+    clients.renewing(make).await
 }
 
 fn failed(trail: String) -> impl Fn(deliver::s3::LegError) -> DaemonError {

@@ -17,6 +17,7 @@
 
 mod stage;
 
+mod clients;
 mod fanout;
 mod legs;
 mod logs;

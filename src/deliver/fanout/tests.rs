@@ -30,6 +30,8 @@ struct State {
     /// The numbers of each request.
     requests: Vec<Vec<u64>>,
     introductions: u32,
+    /// It never answers an introduction.
+    is_shut: bool,
     /// Answers instead of success.
     answer: Option<Answer>,
     confirmation: Option<Confirmation>,
@@ -82,8 +84,15 @@ impl Destination for Post {
     }
 
     async fn introduce(&self) -> Result<(), Failure> {
-        self.state().introductions += 1;
-        Ok(())
+        let is_shut = {
+            let mut state = self.state();
+            state.introductions += 1;
+            state.is_shut
+        };
+        match is_shut {
+            true => std::future::pending().await,
+            false => Ok(()),
+        }
     }
 
     fn read(&self, at: Position, frame: Bytes) -> Result<Vec<Item>, Unreadable> {
@@ -287,7 +296,10 @@ fn balanced(view: &LegView) -> Facts {
 }
 
 fn wanted(numbers: impl IntoIterator<Item = u64>) -> BTreeSet<u64> {
-    numbers.into_iter().filter(|n| !n.is_multiple_of(UNWANTED)).collect()
+    numbers
+        .into_iter()
+        .filter(|n| !n.is_multiple_of(UNWANTED))
+        .collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -459,6 +471,63 @@ async fn what_waits_behind_a_silent_destination_is_counted() {
     let mut leg = world.start();
     let facts = world.drain(&mut leg).await;
     assert_eq!((facts.delivered, facts.pending()), (540, 0));
+    leg.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_an_introduction_is_counted() {
+    let world = World::new();
+    world.post.state().is_shut = true;
+    world.append(1..=100).await;
+    let leg = world.start();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let facts = balanced(&leg.view);
+    assert_eq!((facts.pending(), facts.delivered), (90, 0));
+    assert!(facts.oldest_pending.is_some());
+    leg.stop().await;
+    world.post.state().is_shut = false;
+    let mut leg = world.start();
+    let facts = world.drain(&mut leg).await;
+    assert_eq!((facts.delivered, facts.pending()), (90, 0));
+    leg.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn dead_letters_that_are_handed_back_are_sent_again() {
+    let world = World::new();
+    world.append(1..=30).await;
+    world.post.answers(|numbers| {
+        let refused = Verdict::Refused(Refusal {
+            reason: REFUSED,
+            message: "not that one".into(),
+        });
+        let verdict = |n: &u64| match n {
+            7 | 13 => refused.clone(),
+            _ => Verdict::Delivered,
+        };
+        Ok(numbers.iter().map(verdict).collect())
+    });
+    let mut leg = world.start();
+    let facts = world.drain(&mut leg).await;
+    assert_eq!((facts.delivered, facts.dead_lettered), (25, 2));
+
+    world.letters().hand_over().unwrap();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let facts = balanced(&leg.view);
+    assert_eq!(
+        (facts.delivered, facts.dead_lettered),
+        (25, 4),
+        "refused again"
+    );
+
+    world.post.state().answer = None;
+    world.letters().hand_over().unwrap();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let facts = balanced(&leg.view);
+    assert_eq!((facts.delivered, facts.pending()), (27, 0));
+    assert_eq!(world.post.taken(), wanted(1..=30));
+    assert_eq!(world.post.doubled(), 0);
+    assert_eq!(world.buried(), [], "the letters are gone");
     leg.stop().await;
 }
 

@@ -14,13 +14,13 @@ use bytes::Bytes;
 use super::encode::Share;
 use super::same::Comparison;
 use crate::deliver::failure::Failure;
+use crate::deliver::renewing::Renewing;
 use crate::logfile::LogFile;
 use crate::trail::Trail;
 
 /// A trail's bucket, seen through its own client.
-#[derive(Debug)]
 pub struct Bucket {
-    client: Client,
+    client: Renewing<Client>,
     /// Make it when it does not exist: for the embedded store.
     create: bool,
     /// The store has shown that it does not know `If-None-Match` on a PUT.
@@ -54,7 +54,7 @@ pub(super) enum Found {
 }
 
 impl Bucket {
-    pub fn new(client: Client, create: bool) -> Self {
+    pub fn new(client: Renewing<Client>, create: bool) -> Self {
         Self {
             client,
             create,
@@ -66,7 +66,18 @@ impl Bucket {
     /// Writes `gzip` to the trail's bucket unless there is something with this key. A bucket may be made for it, and a store that
     /// does not know the condition is asked without.
     pub(super) async fn put(&self, trail: &Trail, key: &str, gzip: &Bytes) -> Result<Put, Failure> {
-        let put = |conditional| self.put_once(trail, key, gzip, conditional);
+        let put = async |client| self.put_by(&client, trail, key, gzip).await;
+        self.client.attempt(put).await
+    }
+
+    async fn put_by(
+        &self,
+        client: &Client,
+        trail: &Trail,
+        key: &str,
+        gzip: &Bytes,
+    ) -> Result<Put, Failure> {
+        let put = |conditional| put_once(client, trail, key, gzip, conditional);
         let conditional = !self.unconditional.load(Ordering::Relaxed);
         let failure = match put(conditional).await {
             Err(failure) => failure,
@@ -85,72 +96,10 @@ impl Bucket {
                 answer
             }
             ("NoSuchBucket", _) if self.create => {
-                self.make(&trail.bucket).await?;
+                make(client, &trail.bucket).await?;
                 put(conditional).await
             }
             _ => Err(failure),
-        }
-    }
-
-    async fn put_once(
-        &self,
-        trail: &Trail,
-        key: &str,
-        gzip: &Bytes,
-        conditional: bool,
-    ) -> Result<Put, Failure> {
-        let mut request = self.request(trail, key, gzip.clone());
-        if conditional {
-            request = request.if_none_match("*");
-        }
-        let limit = patience(gzip.len() as u64);
-        match within(limit, "PutObject", request.send()).await? {
-            Ok(answer) => Ok(Put::Stored { etag: answer.e_tag }),
-            Err(error) => match Failure::of(&error) {
-                Failure {
-                    status: Some(412), ..
-                } if conditional => Ok(Put::Taken),
-                failure => Err(failure),
-            },
-        }
-    }
-
-    fn request(&self, trail: &Trail, key: &str, gzip: Bytes) -> PutObjectFluentBuilder {
-        let request = self
-            .client
-            .put_object()
-            .bucket(&trail.bucket)
-            .key(key)
-            .content_type("application/json")
-            .content_encoding("gzip")
-            .acl(ObjectCannedAcl::BucketOwnerFullControl)
-            .body(ByteStream::from(gzip));
-        match &trail.kms_key_id {
-            None => request,
-            Some(kms_key) => {
-                let context = encryption_context(&trail.arn(), &trail.bucket, key);
-                request
-                    .server_side_encryption(ServerSideEncryption::AwsKms)
-                    .ssekms_key_id(kms_key)
-                    .ssekms_encryption_context(context)
-            }
-        }
-    }
-
-    async fn make(&self, bucket: &str) -> Result<(), Failure> {
-        let request = self.client.create_bucket().bucket(bucket);
-        match within(patience(0), "CreateBucket", request.send()).await? {
-            Ok(_) => {
-                tracing::info!(bucket, "made the bucket");
-                Ok(())
-            }
-            Err(error) => {
-                let failure = Failure::of(&error);
-                match failure.code.as_str() {
-                    "BucketAlreadyOwnedByYou" | "BucketAlreadyExists" => Ok(()),
-                    _ => Err(failure),
-                }
-            }
         }
     }
 
@@ -163,43 +112,112 @@ impl Bucket {
     ) -> Result<Found, Failure> {
         let comparison = Comparison::with(file);
         let limit = patience(comparison.largest());
-        within(limit, "GetObject", self.compare(bucket, key, comparison)).await?
-    }
-
-    async fn compare(
-        &self,
-        bucket: &str,
-        key: &str,
-        mut comparison: Comparison<'_>,
-    ) -> Result<Found, Failure> {
-        let request = self.client.get_object().bucket(bucket).key(key);
-        let mut object = match request.send().await {
-            Ok(object) => object,
-            Err(error) => {
-                let failure = Failure::of(&error);
-                return match (failure.status, failure.code.as_str()) {
-                    (Some(404), _) => Ok(Found::Nothing),
-                    // These are about the bucket and stay as they are, whoever asks. A PUT gets them as well.
-                    (_, "PermanentRedirect" | "AuthorizationHeaderMalformed")
-                    | (_, "InvalidBucketName") => Ok(Found::Hidden(failure)),
-                    (Some(403), _) if !failure.is_about_credentials() => Ok(Found::Hidden(failure)),
-                    _ => Err(failure),
-                };
-            }
+        let look = async |client| {
+            within(
+                limit,
+                "GetObject",
+                compare(&client, bucket, key, comparison),
+            )
+            .await?
         };
-        let etag = object.e_tag;
-        // The length may be missing, so the bytes are counted as they come.
-        while let Some(bytes) = object.body.next().await {
-            let bytes = bytes.map_err(|error| Failure::new("ResponseError", error.to_string()))?;
-            if !comparison.take(&bytes) {
-                return Ok(Found::Other { etag });
+        self.client.attempt(look).await
+    }
+}
+
+async fn put_once(
+    client: &Client,
+    trail: &Trail,
+    key: &str,
+    gzip: &Bytes,
+    conditional: bool,
+) -> Result<Put, Failure> {
+    let mut request = request(client, trail, key, gzip.clone());
+    if conditional {
+        request = request.if_none_match("*");
+    }
+    let limit = patience(gzip.len() as u64);
+    match within(limit, "PutObject", request.send()).await? {
+        Ok(answer) => Ok(Put::Stored { etag: answer.e_tag }),
+        Err(error) => match Failure::of(&error) {
+            Failure {
+                status: Some(412), ..
+            } if conditional => Ok(Put::Taken),
+            failure => Err(failure),
+        },
+    }
+}
+
+fn request(client: &Client, trail: &Trail, key: &str, gzip: Bytes) -> PutObjectFluentBuilder {
+    let request = client
+        .put_object()
+        .bucket(&trail.bucket)
+        .key(key)
+        .content_type("application/json")
+        .content_encoding("gzip")
+        .acl(ObjectCannedAcl::BucketOwnerFullControl)
+        .body(ByteStream::from(gzip));
+    match &trail.kms_key_id {
+        None => request,
+        Some(kms_key) => {
+            let context = encryption_context(&trail.arn(), &trail.bucket, key);
+            request
+                .server_side_encryption(ServerSideEncryption::AwsKms)
+                .ssekms_key_id(kms_key)
+                .ssekms_encryption_context(context)
+        }
+    }
+}
+
+async fn make(client: &Client, bucket: &str) -> Result<(), Failure> {
+    let request = client.create_bucket().bucket(bucket);
+    match within(patience(0), "CreateBucket", request.send()).await? {
+        Ok(_) => {
+            tracing::info!(bucket, "made the bucket");
+            Ok(())
+        }
+        Err(error) => {
+            let failure = Failure::of(&error);
+            match failure.code.as_str() {
+                "BucketAlreadyOwnedByYou" | "BucketAlreadyExists" => Ok(()),
+                _ => Err(failure),
             }
         }
-        Ok(match comparison.finish() {
-            true => Found::Same { etag },
-            false => Found::Other { etag },
-        })
     }
+}
+
+async fn compare(
+    client: &Client,
+    bucket: &str,
+    key: &str,
+    mut comparison: Comparison<'_>,
+) -> Result<Found, Failure> {
+    let request = client.get_object().bucket(bucket).key(key);
+    let mut object = match request.send().await {
+        Ok(object) => object,
+        Err(error) => {
+            let failure = Failure::of(&error);
+            return match (failure.status, failure.code.as_str()) {
+                (Some(404), _) => Ok(Found::Nothing),
+                // These are about the bucket and stay as they are, whoever asks. A PUT gets them as well.
+                (_, "PermanentRedirect" | "AuthorizationHeaderMalformed")
+                | (_, "InvalidBucketName") => Ok(Found::Hidden(failure)),
+                (Some(403), _) if !failure.is_about_credentials() => Ok(Found::Hidden(failure)),
+                _ => Err(failure),
+            };
+        }
+    };
+    let etag = object.e_tag;
+    // The length may be missing, so the bytes are counted as they come.
+    while let Some(bytes) = object.body.next().await {
+        let bytes = bytes.map_err(|error| Failure::new("ResponseError", error.to_string()))?;
+        if !comparison.take(&bytes) {
+            return Ok(Found::Other { etag });
+        }
+    }
+    Ok(match comparison.finish() {
+        true => Found::Same { etag },
+        false => Found::Other { etag },
+    })
 }
 
 /// How long one request that moves `bytes` may take: half a minute, and what a slow line needs.

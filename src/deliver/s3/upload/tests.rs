@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::batch::Limits;
+use crate::deliver::renewing::Renewing;
 use crate::deliver::s3::encode::Share;
 use crate::deliver::s3::plan::{Now, Plan, Taken};
 use crate::deliver::s3::{OnStop, Options, S3Leg};
@@ -200,7 +201,10 @@ fn uploader(journal: &Wal, client: Client, create: bool) -> Uploader {
     };
     Uploader {
         trail: Arc::new(trail()),
-        bucket: Bucket::new(client, create),
+        bucket: Bucket::new(
+            Renewing::new(client.clone(), move || std::future::ready(client.clone())),
+            create,
+        ),
         journal: journal.clone(),
         encoding: Arc::new(Encoding::new(Compressors::new(6).unwrap(), 32 << 20)),
         gate: Gate::default(),

@@ -6,30 +6,31 @@
 //! A leg never holds its log back against the log's will: told by [`Parts::cut`] that the log can wait no longer, it counts what it leaves behind,
 //! writes the gap to its dead letters, and goes on after it.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod lag;
+mod letters;
+mod work;
+
+use std::collections::BTreeSet;
 use std::future::pending;
 use std::io;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
-use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::work::{Answer, Confirming, Happened, Source, Work, next_of};
 use super::lane::{self, Lanes, Report};
 use super::memory::{Memory, MemoryFile, Recalled};
 use super::{Confirmation, Destination, Item, ItemId, Refusal};
 use crate::clock::WallMillis;
-use crate::deliver::dead_letter::{Content, DeadLetters, Letter, Replay};
+use crate::deliver::dead_letter::{DeadLetters, Replay};
 use crate::deliver::failure::Failure;
 use crate::deliver::gate::Gate;
-use crate::deliver::view::{self, CUT_OFF, JOURNAL_DAMAGED, LegView};
+use crate::deliver::view::{self, LegView};
 use crate::pump::{Tail, TailError};
 use crate::retry::Backoff;
 use crate::telemetry::chain;
@@ -89,6 +90,7 @@ pub struct Leg<D: Destination> {
     view: LegView,
     gate: Arc<Gate>,
     has_taken: Arc<AtomicBool>,
+    introduction: Option<Introduction>,
     work: Option<Work>,
     /// Every event before it is counted as routed.
     counted: Position,
@@ -99,34 +101,19 @@ pub struct Leg<D: Destination> {
     lanes_stop: CancellationToken,
 }
 
-/// Where items came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
-    /// The log, up to this position.
-    Log(Position),
-    /// Dead letters that were handed back.
-    Letters,
-}
-
-/// Items being sent.
-struct Work {
-    source: Source,
-    since: Instant,
-    /// Not settled.
-    open: BTreeMap<ItemId, Item>,
-    /// Answered with success, to be confirmed.
-    sent: Vec<ItemId>,
-    confirming: Option<Confirming>,
-    /// Closed when every lane has come to its end.
-    reports: Option<mpsc::Receiver<Report>>,
-    lanes: JoinSet<()>,
-}
-
-/// A question to the destination: whether these have arrived.
-struct Confirming {
-    ids: Vec<ItemId>,
-    answer: Pin<Box<dyn Future<Output = Confirmation> + Send>>,
+/// The destination is being told that the trail will send to it.
+struct Introduction {
+    answer: Answer<Result<(), Failure>>,
     patience: Backoff,
+    since: Instant,
+}
+
+/// The destination's answer to the introduction; pends while there is none under way. Cancel safe.
+async fn answer(introduction: &mut Option<Introduction>) -> Result<(), Failure> {
+    match introduction {
+        Some(introduction) => (&mut introduction.answer).await,
+        None => pending().await,
+    }
 }
 
 impl<D: Destination> Leg<D> {
@@ -166,6 +153,7 @@ impl<D: Destination> Leg<D> {
             view,
             gate: Arc::default(),
             has_taken: Arc::default(),
+            introduction: None,
             work: None,
             counted: next,
             scout: None,
@@ -188,59 +176,64 @@ impl<D: Destination> Leg<D> {
 
     /// Runs until `stop`, or until the log fails.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), LegError> {
-        if self.introduce(&stop).await?.is_none() {
-            return Ok(());
-        }
+        self.introduce();
         let mut save = tokio::time::interval(SAVE_EVERY);
         save.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut look_for_letters = tokio::time::interval(REPLAY_EVERY);
         look_for_letters.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             self.go_on();
-            let has_work = self.work.is_some();
+            let is_free = self.work.is_none() && self.introduction.is_none();
             let is_slow = self.prepare_scout();
             tokio::select! {
                 biased; // what ends work before what begins it
                 () = stop.cancelled() => break,
                 Ok(()) = self.cut.changed() => self.obey_cut(&stop).await?,
+                answer = answer(&mut self.introduction) => self.introduced(answer).await?,
                 happened = next_of(&mut self.work) => self.take(happened, &stop).await?,
                 _ = save.tick() => self.save().await?,
-                _ = look_for_letters.tick(), if !has_work => self.take_letters_back(&stop).await?,
-                chunk = scout(&mut self.scout), if is_slow => self.count_ahead(chunk?),
-                chunk = self.tail.next(), if !has_work => self.begin(chunk?, &stop).await?,
+                _ = look_for_letters.tick(), if is_free => self.take_letters_back(&stop).await?,
+                chunk = lag::scout(&mut self.scout), if is_slow => self.count_ahead(chunk?),
+                chunk = self.tail.next(), if is_free => self.begin(chunk?, &stop).await?,
             }
         }
         self.end(&stop).await
     }
 
-    /// Introduces the trail to a destination that it has not sent to before. Nothing when it is to stop.
-    async fn introduce(&mut self, stop: &CancellationToken) -> Result<Option<()>, LegError> {
-        let target = self.destination.target().to_owned();
-        if self.memory.introduced_to.as_ref() == Some(&target) {
-            return Ok(Some(()));
+    /// Begins to introduce the trail to a destination that it has not sent to before.
+    fn introduce(&mut self) {
+        if self.memory.introduced_to.as_deref() != Some(self.destination.target()) {
+            self.introduction = Some(Introduction {
+                answer: self.ask_for_introduction(Duration::ZERO),
+                patience: Backoff::default(),
+                since: Instant::now(),
+            });
         }
-        let mut patience = Backoff::default();
-        loop {
-            let introduced = tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(None),
-                Ok(()) = self.cut.changed() => {
-                    self.obey_cut(stop).await?;
-                    continue;
-                }
-                introduced = self.destination.introduce() => introduced,
-            };
-            let Err(failure) = introduced else { break };
-            lane::tell(&self.view, &target, &failure);
-            let wait = tokio::time::sleep(patience.next_delay());
-            if stop.run_until_cancelled(wait).await.is_none() {
-                return Ok(None);
-            }
+    }
+
+    fn ask_for_introduction(&self, delay: Duration) -> Answer<Result<(), Failure>> {
+        let destination = self.destination.clone();
+        Box::pin(async move {
+            tokio::time::sleep(delay).await;
+            destination.introduce().await
+        })
+    }
+
+    /// The destination has answered the introduction.
+    async fn introduced(&mut self, answer: Result<(), Failure>) -> Result<(), LegError> {
+        let Some(mut introduction) = self.introduction.take() else {
+            return Ok(());
+        };
+        if let Err(failure) = answer {
+            lane::tell(&self.view, self.destination.target(), &failure);
+            introduction.answer = self.ask_for_introduction(introduction.patience.next_delay());
+            self.introduction = Some(introduction);
+            return Ok(());
         }
-        self.memory.introduced_to = Some(target);
+        self.memory.introduced_to = Some(self.destination.target().to_owned());
         self.is_saved = false;
-        self.save().await?;
-        Ok(Some(()))
+        self.scout = None;
+        self.save().await
     }
 
     /// Starts what can be started: a question whether what was sent has arrived, lanes for what must be sent again, the end of the work.
@@ -316,34 +309,6 @@ impl<D: Destination> Leg<D> {
         };
         damaged.retain(|(at, _)| !self.memory.has_settled(at_frame(*at)));
         (items, damaged)
-    }
-
-    /// A frame that holds none of what it should: counted, told, left behind.
-    async fn pass_over(
-        &mut self,
-        at: Position,
-        error: &str,
-        stop: &CancellationToken,
-    ) -> Result<(), LegError> {
-        let leg = self.view.leg();
-        tracing::error!(
-            trail = %leg.trail, sink = %leg.sink, position = at.0, error, "log holds a record that cannot be read"
-        );
-        self.view.routed(1);
-        let gap = Content::Gap {
-            from: at.0,
-            to: at.0 + 1,
-        };
-        let letter = self.letter(JOURNAL_DAMAGED, error.to_owned(), 1, gap);
-        if self.bury(vec![letter], stop).await?.is_some() {
-            self.count_dead(JOURNAL_DAMAGED, 1);
-            let id = ItemId {
-                position: at,
-                index: 0,
-            };
-            self.memory.settle(id);
-        }
-        Ok(())
     }
 
     /// Begins to send items.
@@ -449,13 +414,14 @@ impl<D: Destination> Leg<D> {
         let Some(Confirming { ids, .. }) = work.confirming.take() else {
             return;
         };
+        let from_log = work.is_from_log();
         let mut events = 0;
         for id in ids {
             let Some(item) = work.open.remove(&id) else {
                 continue;
             };
             events += item.events;
-            if matches!(work.source, Source::Log(_)) {
+            if from_log {
                 self.memory.settle(id);
             }
         }
@@ -492,192 +458,6 @@ impl<D: Destination> Leg<D> {
             tokio::time::sleep(delay).await;
             destination.confirm().await
         });
-    }
-
-    /// The destination will never take this item.
-    async fn refuse(
-        &mut self,
-        item: Item,
-        refusal: Refusal,
-        stop: &CancellationToken,
-    ) -> Result<(), LegError> {
-        let Refusal { reason, message } = refusal;
-        let from_log = matches!(
-            &self.work,
-            Some(Work {
-                source: Source::Log(_),
-                ..
-            })
-        );
-        let leg = self.view.leg();
-        tracing::warn!(
-            trail = %leg.trail, sink = %leg.sink, position = item.id.position.0, reason, error = message,
-            "item cannot be delivered, it becomes a dead letter"
-        );
-        if !(from_log && self.buried.contains(&item.id)) {
-            let content = Content::Item {
-                position: item.id.position.0,
-                index: item.id.index,
-                body: raw(&item.json),
-            };
-            let letter = self.letter(reason, message, item.events, content);
-            if self.bury(vec![letter], stop).await?.is_none() {
-                return Ok(());
-            }
-        }
-        self.count_dead(reason, item.events);
-        if from_log {
-            self.memory.settle(item.id);
-        }
-        if let Some(work) = &mut self.work {
-            work.open.remove(&item.id);
-        }
-        Ok(())
-    }
-
-    fn letter(
-        &self,
-        reason: &'static str,
-        message: String,
-        events: u64,
-        content: Content,
-    ) -> Letter {
-        let leg = self.view.leg();
-        Letter {
-            at: WallMillis::now().rfc3339(),
-            trail: leg.trail.clone(),
-            sink: leg.sink.to_string(),
-            reason: reason.to_owned(),
-            message,
-            events,
-            content,
-        }
-    }
-
-    fn count_dead(&mut self, reason: &'static str, events: u64) {
-        *self
-            .memory
-            .dead_lettered
-            .entry(reason.to_owned())
-            .or_default() += events;
-        self.is_saved = false;
-        self.view.dead_lettered(reason, events);
-    }
-
-    /// Writes dead letters, for as long as it takes. Nothing when the leg is to stop first.
-    async fn bury(
-        &mut self,
-        letters: Vec<Letter>,
-        stop: &CancellationToken,
-    ) -> Result<Option<()>, LegError> {
-        let letters = Arc::new(letters);
-        loop {
-            let (files, these) = (self.letters.clone(), letters.clone());
-            let written = tokio::task::spawn_blocking(move || files.append(&these)).await?;
-            let Err(error) = written else {
-                return Ok(Some(()));
-            };
-            tracing::error!(error = %chain(&error), "cannot write dead letters, will retry; this leg waits");
-            let wait = tokio::time::sleep(SAVE_EVERY);
-            if stop.run_until_cancelled(wait).await.is_none() {
-                return Ok(None);
-            }
-        }
-    }
-
-    /// Takes the next of the dead letters that were handed back, if there are any.
-    async fn take_letters_back(&mut self, stop: &CancellationToken) -> Result<(), LegError> {
-        let (files, replay, bytes) = (self.letters.clone(), self.replay.take(), self.chunk_bytes);
-        let taken = tokio::task::spawn_blocking(move || next_letters(&files, replay, bytes));
-        let (replay, letters) = match taken.await? {
-            Ok(taken) => taken,
-            Err(error) => {
-                tracing::error!(error = %chain(&error), "cannot read dead letters that were handed back, will retry");
-                return Ok(());
-            }
-        };
-        self.replay = replay;
-        let items: Vec<Item> = letters.into_iter().filter_map(item).collect();
-        if items.is_empty() {
-            return Ok(());
-        }
-        self.view.routed(items.iter().map(|item| item.events).sum());
-        self.send(Source::Letters, items, stop).await
-    }
-
-    /// Whether the work is slow enough for the scout to go ahead.
-    fn prepare_scout(&mut self) -> bool {
-        let is_slow = self
-            .work
-            .as_ref()
-            .is_some_and(|work| work.since.elapsed() >= SLOW);
-        if is_slow && self.scout.is_none() {
-            let from = self.counted.max(self.tail.position());
-            self.scout = Some(Tail::with_chunks_of(&self.log, from, self.chunk_bytes));
-        }
-        is_slow
-    }
-
-    fn count_ahead(&mut self, chunk: Chunk) {
-        let next = chunk.next;
-        let (items, _) = self.items(chunk);
-        let events = items
-            .iter()
-            .filter(|item| item.id.position >= self.counted)
-            .map(|item| item.events)
-            .sum();
-        self.view.routed(events);
-        self.counted = self.counted.max(next);
-    }
-
-    /// The log can wait for nothing before the position that `cut` tells: what is left behind becomes a gap.
-    async fn obey_cut(&mut self, stop: &CancellationToken) -> Result<(), LegError> {
-        let upto = *self.cut.borrow_and_update();
-        let from = Position(self.memory.next);
-        if upto <= from {
-            return Ok(());
-        }
-        self.work = None;
-        self.scout = None;
-        let mut events = 0;
-        let mut uncounted = 0;
-        let mut left_behind = Tail::with_chunks_of(&self.log, from, self.chunk_bytes);
-        while left_behind.position() < upto && !left_behind.is_at_end() {
-            let Some(chunk) = stop.run_until_cancelled(left_behind.next()).await else {
-                return Ok(());
-            };
-            let (items, _) = self.items(chunk?);
-            for item in items.iter().filter(|item| item.id.position < upto) {
-                events += item.events;
-                if item.id.position >= self.counted {
-                    uncounted += item.events;
-                }
-            }
-        }
-        let leg = self.view.leg();
-        tracing::error!(
-            trail = %leg.trail, sink = %leg.sink, from = from.0, to = upto.0, events,
-            "log is full and cannot wait for this leg any longer: it is cut off, its events are not delivered there"
-        );
-        self.view.routed(uncounted);
-        if events > 0 {
-            let message = "the log was full and could not wait for this destination".to_owned();
-            let gap = Content::Gap {
-                from: from.0,
-                to: upto.0,
-            };
-            let letter = self.letter(CUT_OFF, message, events, gap);
-            if self.bury(vec![letter], stop).await?.is_none() {
-                return Ok(());
-            }
-            self.count_dead(CUT_OFF, events);
-        }
-        self.memory.advance(upto);
-        self.counted = self.counted.max(upto);
-        self.is_saved = false;
-        self.tail = Tail::with_chunks_of(&self.log, upto, self.chunk_bytes);
-        self.view.oldest_pending(None);
-        self.save().await
     }
 
     /// Writes down its place, if it has moved.
@@ -730,63 +510,6 @@ impl<D: Destination> Leg<D> {
     }
 }
 
-impl Work {
-    fn oldest(&self) -> Option<WallMillis> {
-        self.open.first_key_value().map(|(_, item)| item.since)
-    }
-
-    /// Whether something will happen to it by itself.
-    fn is_busy(&self) -> bool {
-        self.reports.is_some() || self.confirming.is_some()
-    }
-}
-
-/// What work waits for.
-enum Happened {
-    Report(Report),
-    LanesEnded,
-    Answer(Confirmation),
-}
-
-/// The next thing that happens to the work; pends while there is none. Cancel safe.
-async fn next_of(work: &mut Option<Work>) -> Happened {
-    let Some(work) = work else {
-        return pending().await;
-    };
-    let Work {
-        reports,
-        confirming,
-        ..
-    } = work;
-    let report = async {
-        match reports {
-            Some(reports) => match reports.recv().await {
-                Some(report) => Happened::Report(report),
-                None => Happened::LanesEnded,
-            },
-            None => pending().await,
-        }
-    };
-    let answer = async {
-        match confirming {
-            Some(confirming) => Happened::Answer((&mut confirming.answer).await),
-            None => pending().await,
-        }
-    };
-    tokio::select! {
-        happened = report => happened,
-        happened = answer => happened,
-    }
-}
-
-/// The next chunk for the scout; pends while there is none.
-async fn scout(scout: &mut Option<Tail>) -> Result<Chunk, TailError> {
-    match scout {
-        Some(tail) => tail.next().await,
-        None => pending().await,
-    }
-}
-
 /// The leg's memory; whether it is on the disk as it is.
 fn recall(
     file: &MemoryFile,
@@ -825,55 +548,4 @@ fn recall(
             Ok((begin_at(log.start()), false))
         }
     }
-}
-
-/// The next letters of the replay under way, or of the next one; none when there is nothing to send again.
-fn next_letters(
-    files: &DeadLetters,
-    replay: Option<Replay>,
-    bytes: usize,
-) -> io::Result<(Option<Replay>, Vec<Letter>)> {
-    let replay = match replay {
-        Some(replay) => Some(replay),
-        None => files.handed_back()?,
-    };
-    let Some(mut replay) = replay else {
-        return Ok((None, Vec::new()));
-    };
-    let letters = replay.next(bytes)?;
-    if letters.is_empty() {
-        replay.finish()?;
-        return Ok((None, letters));
-    }
-    Ok((Some(replay), letters))
-}
-
-/// What a letter says once more; nothing for a gap.
-fn item(letter: Letter) -> Option<Item> {
-    let Content::Item {
-        position,
-        index,
-        body,
-    } = letter.content
-    else {
-        return None;
-    };
-    let id = ItemId {
-        position: Position(position),
-        index,
-    };
-    Some(Item {
-        id,
-        events: letter.events,
-        since: WallMillis::now(),
-        json: Bytes::from(String::from(Box::<str>::from(body))),
-    })
-}
-
-/// An item's JSON as a letter holds it. What is not JSON is kept as a string, which an accepted event never is.
-fn raw(json: &[u8]) -> Box<RawValue> {
-    let text = String::from_utf8_lossy(json).into_owned();
-    RawValue::from_string(text.clone())
-        .or_else(|_| to_raw_value(&text))
-        .unwrap_or_else(|_| RawValue::NULL.to_owned())
 }

@@ -1,0 +1,101 @@
+//! Items being sent, and what they wait for.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::pin::Pin;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::clock::WallMillis;
+use crate::deliver::fanout::lane::Report;
+use crate::deliver::fanout::{Confirmation, Item, ItemId};
+use crate::retry::Backoff;
+use crate::wal::Position;
+
+/// A question to the destination, on its way.
+pub(super) type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Where items came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The log, up to this position.
+    Log(Position),
+    /// Dead letters that were handed back.
+    Letters,
+}
+
+/// Items being sent.
+pub(super) struct Work {
+    pub source: Source,
+    pub since: Instant,
+    /// Not settled.
+    pub open: BTreeMap<ItemId, Item>,
+    /// Answered with success, to be confirmed.
+    pub sent: Vec<ItemId>,
+    pub confirming: Option<Confirming>,
+    /// Closed when every lane has come to its end.
+    pub reports: Option<mpsc::Receiver<Report>>,
+    pub lanes: JoinSet<()>,
+}
+
+/// A question to the destination: whether these have arrived.
+pub(super) struct Confirming {
+    pub ids: Vec<ItemId>,
+    pub answer: Answer<Confirmation>,
+    pub patience: Backoff,
+}
+
+impl Work {
+    pub fn oldest(&self) -> Option<WallMillis> {
+        self.open.first_key_value().map(|(_, item)| item.since)
+    }
+
+    pub fn is_from_log(&self) -> bool {
+        matches!(self.source, Source::Log(_))
+    }
+
+    /// Whether something will happen to it by itself.
+    pub fn is_busy(&self) -> bool {
+        self.reports.is_some() || self.confirming.is_some()
+    }
+}
+
+/// What work waits for.
+pub(super) enum Happened {
+    Report(Report),
+    LanesEnded,
+    Answer(Confirmation),
+}
+
+/// The next thing that happens to the work; pends while there is none. Cancel safe.
+pub(super) async fn next_of(work: &mut Option<Work>) -> Happened {
+    let Some(work) = work else {
+        return pending().await;
+    };
+    let Work {
+        reports,
+        confirming,
+        ..
+    } = work;
+    let report = async {
+        match reports {
+            Some(reports) => match reports.recv().await {
+                Some(report) => Happened::Report(report),
+                None => Happened::LanesEnded,
+            },
+            None => pending().await,
+        }
+    };
+    let answer = async {
+        match confirming {
+            Some(confirming) => Happened::Answer((&mut confirming.answer).await),
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        happened = report => happened,
+        happened = answer => happened,
+    }
+}
