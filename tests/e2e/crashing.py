@@ -19,14 +19,14 @@ def ready_limit(daemon):
     return 10 + journal / 1e9
 
 
-def senders_for(daemon, rng):
+def senders_for(daemon, rng, pause=0.005):
     seeds = [rng.getrandbits(64) for _ in range(SENDERS)]
 
     def batches(seed):
         own = random.Random(seed)
         return lambda: events.spread(own, own.choice([1, 5, 40]), size=own.choice([300, 1200, 4000]))
 
-    return [Sender(daemon, batches(seed), pause=0.005) for seed in seeds]
+    return [Sender(daemon, batches(seed), pause=pause) for seed in seeds]
 
 
 def kill_again_and_again(daemon, rounds, rng):

@@ -253,26 +253,27 @@ def test_a_destination_that_does_not_exist_is_told_and_gets_everything_once_it_d
     daemon.drain_everywhere()
     fanout.check(daemon, aws, sent)
     assert daemon.sink_status(sink)["last_error"] is None
-    assert bool(aws.dropped) == (sink == "bus")
+    assert sink == "bus" or not aws.dropped
     assert daemon.dead_letters() == []
 
 
-def test_a_bus_that_is_made_between_the_sending_and_the_question_has_lost_nothing(make_sender, aws, rng):
-    """What was swallowed before must not count as delivered because the bus is there when one asks."""
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_a_bus_that_is_made_just_before_a_question_has_lost_nothing(make_sender, aws, rng, nth):
+    """What it swallowed before must not count as delivered because it is there when one asks."""
     aws.buses.discard((REGION, BUS))
     asked = []
 
     def make_it(call, _rng):
         if call.operation == "DescribeEventBus":
             asked.append(call)
-            if len(asked) == 3:
+            if len(asked) == nth:
                 aws.buses.add((REGION, BUS))
 
     aws.choose = make_it
     daemon = make_sender([MAIN]).start()
     sent = events.make_many(rng, 25)
     daemon.send(sent)
-    wait_until(lambda: len(asked) >= 3, 30, "three questions for the bus")
+    wait_until(lambda: len(asked) >= nth, 30, "questions for the bus")
     daemon.drain_everywhere()
     fanout.check(daemon, aws, sent)
 
@@ -380,7 +381,7 @@ def test_killed_again_and_again_nothing_is_missing_anywhere(make_sender, aws, rn
     rounds = -(-pytestconfig.getoption("--crash-rounds") // 3)
     daemon = make_sender([MAIN], config=SMALL)
     daemon.start()
-    senders = senders_for(daemon, rng)
+    senders = senders_for(daemon, rng, pause=0.04)
     for sender in senders:
         sender.start()
     slowest, while_starting = kill_again_and_again(daemon, rounds, rng)
