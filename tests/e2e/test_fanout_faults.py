@@ -17,7 +17,7 @@ import logfiles
 from crashing import SMALL, kill_again_and_again, ready_limit, senders_for
 from fake_aws import BUS, GROUP, KINDS, REGION, ROLE, TOPIC, Key
 from fanout import MAIN
-from harness import BUCKET, Sender, wait_until
+from harness import BUCKET, Sender, merged, wait_until
 
 MIB = 2**20
 MEMORY_LIMIT = 256 * MIB
@@ -379,9 +379,9 @@ def cut_off(metrics):
 
 def test_killed_again_and_again_nothing_is_missing_anywhere(make_sender, aws, rng, pytestconfig, report):
     rounds = -(-pytestconfig.getoption("--crash-rounds") // 3)
-    daemon = make_sender([MAIN], config=SMALL)
+    daemon = make_sender([MAIN], config=merged(SMALL, {"journal": {"segment_bytes": "1MiB"}}))
     daemon.start()
-    senders = senders_for(daemon, rng, pause=0.04)
+    senders = senders_for(daemon, rng, pause=0.08)
     for sender in senders:
         sender.start()
     slowest, while_starting = kill_again_and_again(daemon, rounds, rng)
