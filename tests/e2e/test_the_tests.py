@@ -15,10 +15,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 import events
 import fake_aws
+import fanout
 import logfiles
-from fake_aws import BUS, GROUP, ROLE, TOPIC, FakeAws
+from fake_aws import BUS, GROUP, ROLE, TOPIC, VALIDATION, Delivery, FakeAws
 from fault_proxy import KINDS, FaultProxy
-from harness import Metrics, s3_client, toml
+from harness import Daemon, Metrics, s3_client, toml
 
 NAME = "AWSLogs/111122223333/CloudTrail/us-east-1/2026/01/02/111122223333_CloudTrail_us-east-1_20260102T0305Z_{}.json.gz"
 
@@ -315,3 +316,62 @@ def test_an_assumed_role_signs_until_it_expires(aws):
         publish(aws, **who)
     publish(aws, "by another")
     aws.check()
+
+
+def check_texts(texts, sent):
+    stored = {events.event_id(event): event.decode() for event in sent}
+    return fanout.check_events("log events", texts, set(stored), stored)
+
+
+def test_events_that_arrived_are_held_against_what_is_stored(rng):
+    sent = events.make_many(rng, 3)
+    texts = [event.decode() for event in sent]
+    assert (check_texts(texts, sent), check_texts([*texts, texts[0]], sent)) == (0, 1)
+    for lie in (texts[:2], [*texts[:2], texts[2].replace("1.11", "1.10")], [*texts, events.make(rng).decode()]):
+        with pytest.raises(AssertionError):
+            check_texts(lie, sent)
+
+
+def check_messages(texts, files):
+    fake = FakeAws()
+    fake.messages[TOPIC] = [Delivery(text, 0, "test") for text in texts]
+    return fanout.check_notifications(fake, TOPIC, "logs", files)
+
+
+def test_notifications_are_held_against_the_objects(rng):
+    files = [log_file(unique, events.make_many(rng, 1)) for unique in "AB"]
+    texts = [json.dumps({"s3Bucket": "logs", "s3ObjectKey": [file.key]}) for file in files]
+    right = [VALIDATION, *texts]
+    assert [check_messages(said, files) for said in (right, [*right, texts[0]], [*right, VALIDATION])] == [0, 1, 1]
+    for lie in (texts, right[:2], [*texts, VALIDATION], [VALIDATION, *texts[:1], texts[1].replace("logs", "other")]):
+        with pytest.raises(AssertionError):
+            check_messages(lie, files)
+
+
+def test_entries_are_held_against_cloudtrails_envelope(rng):
+    [event] = events.make_many(rng, 1, eventSource="iam.amazonaws.com", eventTime="2026-05-01T00:19:01Z")
+    right = entry(event.decode()) | {"Time": 1777594741}
+
+    def check(*lies):
+        fake = FakeAws()
+        fake.entries[BUS] = [Delivery(event.decode(), 0, "test", right | lie) for lie in lies]
+        fanout.check_entries(fake, BUS)
+
+    check({})
+    for lie in ({"Source": "aws.iam"}, {"DetailType": "AWS Service Event via CloudTrail"}, {"Time": 0}, {"Resources": ["x"]}):
+        with pytest.raises(AssertionError):
+            check({}, lie)
+
+
+def test_a_leg_that_was_not_given_all_is_noticed(tmp_path):
+    daemon = Daemon("traild", tmp_path, config={"trails": [fanout.MAIN, fanout.MAIN | {"name": "other", "event_selectors": [{}]}]})
+    daemon.answered = 2
+
+    def unrouted(s3, delivered, **others):
+        series = {("main", "s3"): s3} | {("main", sink): count for sink, count in others.items()}
+        text = "".join(f'traild_events_routed_total{{trail="{t}",sink="{s}"}} {n}\n' for (t, s), n in series.items())
+        return daemon.unrouted(Metrics(text + f'traild_events_delivered_total{{trail="main",sink="s3"}} {delivered}\n'))
+
+    assert unrouted(2, 2, logs=2, bus=2, sns=2) == []
+    assert unrouted(1, 1, logs=2, bus=2, sns=1) == [("main", "s3")]
+    assert unrouted(2, 2, logs=1, bus=0, sns=1) == [("main", "logs"), ("main", "bus"), ("main", "sns")]
