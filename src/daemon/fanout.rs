@@ -1,5 +1,6 @@
 //! The legs besides S3 of all trails: built, spawned, and watched for how far they have come.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,8 +17,9 @@ use crate::aws;
 use crate::deliver::bus::{self, Bus};
 use crate::deliver::dead_letter::{self, DeadLetters};
 use crate::deliver::fanout::Destination;
+use crate::deliver::fanout::absent::Absent;
 use crate::deliver::fanout::leg::{Leg, LegError, Parts};
-use crate::deliver::fanout::memory::MemoryFile;
+use crate::deliver::fanout::memory::{self, MemoryFile};
 use crate::deliver::logs::LogStreams;
 use crate::deliver::sns::Notifications;
 use crate::deliver::view::{self, LegView, Sink};
@@ -36,6 +38,8 @@ pub struct Fanout<'a> {
     dead_letters: PathBuf,
     journal_followers: Followers,
     ledger_followers: Followers,
+    /// The stems of the legs' files.
+    started: BTreeSet<String>,
 }
 
 impl<'a> Fanout<'a> {
@@ -50,6 +54,7 @@ impl<'a> Fanout<'a> {
             dead_letters: data_dir.join(dead_letter::DIRECTORY),
             journal_followers: Followers::default(),
             ledger_followers: Followers::default(),
+            started: BTreeSet::new(),
         }
     }
 
@@ -106,6 +111,33 @@ impl<'a> Fanout<'a> {
         Ok(views)
     }
 
+    /// Holds the logs for legs that ran here and are not configured any more. To be called when all others are started.
+    pub fn start_absent(&mut self, stage: &mut Stage) -> Result<(), DaemonError> {
+        let unusable = |source| DaemonError::DataDir {
+            path: self.cursors.clone(),
+            source,
+        };
+        for found in memory::files(&self.cursors).map_err(unusable)? {
+            if self.started.contains(&found.stem) {
+                continue;
+            }
+            let followers = match found.follows_ledger() {
+                true => &mut self.ledger_followers,
+                false => &mut self.journal_followers,
+            };
+            if let Some(absent) = Absent::new(found, followers.cut.subscribe()) {
+                followers.progress.push(absent.watch_progress());
+                stage.spawn(|stop| {
+                    Box::pin(async move {
+                        absent.run(stop).await;
+                        Ok(())
+                    })
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// Of the journal and of the ledger.
     pub fn into_followers(self) -> (Followers, Followers) {
         (self.journal_followers, self.ledger_followers)
@@ -145,7 +177,7 @@ impl<'a> Fanout<'a> {
     }
 
     fn parts<D: Destination>(
-        &self,
+        &mut self,
         trail: &Trail,
         sink: Sink,
         log: &Wal,
@@ -154,6 +186,7 @@ impl<'a> Fanout<'a> {
         destination: D,
     ) -> Parts<D> {
         let name = trail.name.to_string();
+        self.started.insert(memory::stem(&name, sink.as_str()));
         Parts {
             trail: trail.arn(),
             destination,

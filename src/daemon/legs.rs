@@ -93,6 +93,10 @@ impl Legs {
             let is_known = remembered.is_some();
             let state = remembered.unwrap_or_else(|| begin(trail, ground.new_from));
             let horizon = state.horizon;
+            // Their places are on the disk before the ledger knows the trail, so that a crash in between leaves no leg behind.
+            let new_from = if is_known { None } else { Some(horizon) };
+            let others = fanout.start(trail, &trails[..index], new_from, stage);
+            sinks.extend(others.await?);
             let failed = failed(trail.name.to_string());
             let leg = S3Leg::open(
                 Plan::new(trail.clone(), ground.identity, limits(config), state),
@@ -106,14 +110,12 @@ impl Legs {
             let leg = leg.await.map_err(&failed)?;
             progress.push(leg.watch_progress());
             stage.spawn(|stop| Box::pin(async move { leg.run(stop).await.map_err(failed) }));
-            let new_from = if is_known { None } else { Some(horizon) };
-            let others = fanout.start(trail, &trails[..index], new_from, stage);
-            sinks.extend(others.await?);
             views.push(TrailView {
                 trail: trail.clone(),
                 sinks,
             });
         }
+        fanout.start_absent(stage)?;
         let (journal_followers, ledger_followers) = fanout.into_followers();
         for (arn, state) in replay.rest() {
             let failed = failed(arn.clone());

@@ -55,6 +55,11 @@ impl Tail {
         }
     }
 
+    /// From the next read on, about this many bytes are read at a time.
+    pub fn set_chunk_bytes(&mut self, chunk_bytes: usize) {
+        self.chunk_bytes = chunk_bytes;
+    }
+
     /// The position after all that was handed over.
     pub fn position(&self) -> Position {
         self.next

@@ -7,8 +7,10 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Destination, Item, ItemId, Refusal, Verdict};
@@ -18,8 +20,8 @@ use crate::deliver::gate::Gate;
 use crate::deliver::view::{LegView, REFUSED};
 use crate::retry::Backoff;
 
-/// Attempts for an entry that is refused alone by a destination that has taken nothing yet: about half a minute.
-const TRIALS: u32 = 8;
+/// How long an entry is tried that is refused alone by a destination that has taken nothing yet.
+const TRIAL: Duration = Duration::from_secs(30);
 
 /// What lanes tell their leg.
 #[derive(Debug)]
@@ -99,7 +101,7 @@ impl<D: Destination> Lanes<D> {
         reports: &mpsc::Sender<Report>,
     ) -> Option<()> {
         let mut patience = Backoff::default();
-        let mut trials = 0;
+        let mut on_trial_since = None;
         while !request.entries.is_empty() {
             let turn = self.stop.run_until_cancelled(self.gate.enter()).await?;
             match self.destination.send(lane, &request.entries).await {
@@ -130,8 +132,8 @@ impl<D: Destination> Lanes<D> {
                     self.requests().push_front(second);
                 }
                 Err(failure) if failure.is_about_content() => {
-                    trials += 1;
-                    if self.has_taken.load(Ordering::Relaxed) || trials >= TRIALS {
+                    let since = *on_trial_since.get_or_insert_with(Instant::now);
+                    if self.has_taken.load(Ordering::Relaxed) || since.elapsed() >= TRIAL {
                         let refusal = Refusal {
                             reason: REFUSED,
                             message: format!("{}: {}", failure.code, failure.message),

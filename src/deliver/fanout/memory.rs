@@ -76,16 +76,25 @@ impl MemoryFile {
     /// Of a trail's leg, below `directory`.
     pub fn new(directory: &Path, trail: &str, sink: &str) -> Self {
         Self {
-            path: directory.join(format!("{trail}.{sink}{SUFFIX}")),
+            path: directory.join(format!("{}{SUFFIX}", stem(trail, sink))),
         }
     }
 
     /// Blocking.
-    pub fn read(&self) -> io::Result<Recalled> {
-        Ok(match snapshot::read(&self.path)? {
-            None => Recalled::Nothing,
-            Some(bytes) => decode(&bytes).map_or(Recalled::Damaged, Recalled::Memory),
-        })
+    pub fn read(&self) -> Recalled {
+        match snapshot::read(&self.path) {
+            Ok(None) => Recalled::Nothing,
+            Ok(Some(bytes)) => decode(&bytes).map_or(Recalled::Damaged, Recalled::Memory),
+            Err(error) => {
+                tracing::error!(path = %self.path.display(), %error, "cannot read the place of a leg");
+                Recalled::Damaged
+            }
+        }
+    }
+
+    /// Forgets the leg. Blocking.
+    pub fn remove(&self) -> io::Result<()> {
+        std::fs::remove_file(&self.path)
     }
 
     /// When this returns, it is durable. Blocking.
@@ -94,27 +103,50 @@ impl MemoryFile {
     }
 }
 
+/// A leg's file, as it stands in its directory.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// `<trail>.<sink>`.
+    pub stem: String,
+    pub file: MemoryFile,
+}
+
+impl Found {
+    /// Legs to SNS follow the ledger, all others the journal.
+    pub fn follows_ledger(&self) -> bool {
+        self.stem.ends_with(".sns")
+    }
+}
+
+/// The legs' files below `directory`, those of legs that are not configured any more included. Blocking.
+pub fn files(directory: &Path) -> io::Result<Vec<Found>> {
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        if let Some(stem) = name.and_then(|name| name.strip_suffix(SUFFIX)) {
+            files.push(Found {
+                stem: stem.to_owned(),
+                file: MemoryFile { path },
+            });
+        }
+    }
+    Ok(files)
+}
+
 /// The highest positions that any leg's memory speaks of, of legs that follow the journal and of those that follow the ledger. The
 /// logs must not use them again, even when they have lost their tails. Blocking.
 pub fn highest(directory: &Path) -> io::Result<Highest> {
     let mut highest = Highest::default();
-    let files = match std::fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(highest),
-        files => files?,
-    };
-    for file in files {
-        let path = file?.path();
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+    for found in files(directory)? {
+        let Recalled::Memory(memory) = found.file.read() else {
             continue;
         };
-        if !name.ends_with(SUFFIX) {
-            continue;
-        }
-        let follows_ledger = name.ends_with(&format!(".sns{SUFFIX}"));
-        let Recalled::Memory(memory) = (MemoryFile { path }).read()? else {
-            continue;
-        };
-        let of = match follows_ledger {
+        let of = match found.follows_ledger() {
             true => &mut highest.ledger,
             false => &mut highest.journal,
         };
@@ -131,6 +163,11 @@ pub struct Highest {
 }
 
 const SUFFIX: &str = ".json";
+
+/// What the name of a leg's file begins with.
+pub fn stem(trail: &str, sink: &str) -> String {
+    format!("{trail}.{sink}")
+}
 
 fn encode(memory: &Memory) -> Vec<u8> {
     let json = serde_json::to_vec(memory).expect("memory: strings and numbers always serialise");
@@ -179,7 +216,7 @@ mod tests {
     fn a_file_reads_back_as_written_and_one_that_is_damaged_is_noticed() {
         let directory = tempfile::tempdir().unwrap();
         let file = MemoryFile::new(directory.path(), "main", "logs");
-        assert_eq!(file.read().unwrap(), Recalled::Nothing);
+        assert_eq!(file.read(), Recalled::Nothing);
         let memory = Memory {
             trail: "arn".into(),
             introduced_to: Some("topic".into()),
@@ -189,15 +226,15 @@ mod tests {
             dead_lettered: [("too_large".to_owned(), 1)].into(),
         };
         file.write(&memory).unwrap();
-        assert_eq!(file.read().unwrap(), Recalled::Memory(memory));
+        assert_eq!(file.read(), Recalled::Memory(memory));
         let sound = std::fs::read(&file.path).unwrap();
         for at in 0..sound.len() {
             let mut damaged = sound.clone();
             damaged[at] ^= 1;
             std::fs::write(&file.path, damaged).unwrap();
-            assert_eq!(file.read().unwrap(), Recalled::Damaged, "byte {at}");
+            assert_eq!(file.read(), Recalled::Damaged, "byte {at}");
         }
         std::fs::write(&file.path, b"").unwrap();
-        assert_eq!(file.read().unwrap(), Recalled::Damaged);
+        assert_eq!(file.read(), Recalled::Damaged);
     }
 }

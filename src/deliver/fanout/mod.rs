@@ -15,6 +15,7 @@
 
 mod lane;
 
+pub mod absent;
 pub mod events;
 pub mod leg;
 pub mod memory;
@@ -104,6 +105,11 @@ pub trait Destination: Send + Sync + 'static {
 
     /// Requests that run at the same time, while this many bytes of the log wait to be read.
     fn lanes(&self, behind: u64) -> usize;
+
+    /// How many of the leg's chunks are read at once, while this many bytes of the log wait to be read.
+    fn chunks(&self, _behind: u64) -> usize {
+        1
+    }
 
     /// Sends one request. The verdicts are in the order of the entries, one for each.
     fn send(

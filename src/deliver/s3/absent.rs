@@ -15,7 +15,7 @@ use crate::ledger::{self, TrailState};
 use crate::wal::{Position, Wal};
 
 /// How long an absent trail holds the journal back, from each start on.
-const GRACE: Duration = Duration::from_secs(3600);
+pub const GRACE: Duration = Duration::from_secs(3600);
 
 /// The memory of an absent trail.
 pub struct Absent {

@@ -54,7 +54,7 @@ pub struct Progress {
 pub struct Options {
     /// Bytes of memory that events taken and not settled may hold.
     pub held_bytes: usize,
-    /// Bytes of the journal above which open batches are cut before they are due, so that it can be trimmed.
+    /// Bytes of the journal waiting for this leg above which open batches are cut before they are due, so that it can be trimmed.
     pub journal_bytes: u64,
     /// How often batches are cut by age while the leg is far behind.
     pub max_age: Duration,
@@ -223,8 +223,8 @@ impl S3Leg {
         self.plan.held_bytes() < self.options.held_bytes
     }
 
-    /// When all that a full leg holds is in open batches, it cuts the longest ones, so that there is something to deliver; when the journal is
-    /// filling up, the oldest ones, so that it can be trimmed.
+    /// When all that a full leg holds is in open batches, it cuts the longest ones, so that there is something to deliver; when much of the
+    /// journal waits for it, the oldest ones, so that it can be trimmed.
     fn make_room(&mut self) {
         if !self.plan.state().pending.is_empty() || !self.plan.has_open() {
             return;
@@ -232,9 +232,15 @@ impl S3Leg {
         let now = Now::read();
         if !self.has_room() {
             (0..PARALLEL_UPLOADS).for_each(|_| self.plan.cut_longest(now));
-        } else if self.journal.bytes() > self.options.journal_bytes {
+        } else if self.held_journal_bytes() > self.options.journal_bytes {
             (0..PARALLEL_UPLOADS).for_each(|_| self.plan.cut_oldest(now));
         }
+    }
+
+    /// Bytes of the journal that wait for this leg.
+    fn held_journal_bytes(&self) -> u64 {
+        let end = self.journal.durable();
+        end.0.saturating_sub(self.plan.horizon().0)
     }
 
     /// When batches are cut by age. After an outage all that is read is old at once; cut as it comes, it would make a file of every few

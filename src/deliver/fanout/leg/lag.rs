@@ -4,6 +4,7 @@ use std::future::pending;
 
 use tokio_util::sync::CancellationToken;
 
+use super::work::Work;
 use super::{Leg, LegError, SLOW};
 use crate::deliver::dead_letter::Content;
 use crate::deliver::fanout::Destination;
@@ -48,9 +49,11 @@ impl<D: Destination> Leg<D> {
         let upto = *self.cut.borrow_and_update();
         let from = Position(self.memory.next);
         if upto <= from {
-            return Ok(());
+            // The log only waits to hear of it.
+            return self.save().await;
         }
-        self.work = None;
+        // Letters being sent again are not of the log.
+        self.work.take_if(|work| work.is_from_log());
         self.scout = None;
         let mut events = 0;
         let mut uncounted = 0;
@@ -89,7 +92,8 @@ impl<D: Destination> Leg<D> {
         self.counted = self.counted.max(upto);
         self.is_saved = false;
         self.tail = Tail::with_chunks_of(&self.log, upto, self.chunk_bytes);
-        self.view.oldest_pending(None);
+        let oldest = self.work.as_ref().and_then(Work::oldest);
+        self.view.oldest_pending(oldest);
         self.save().await
     }
 }

@@ -38,6 +38,8 @@ use crate::wal::{Chunk, Position, Wal};
 
 /// How often its place is saved.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// How often its place is saved when it has only passed over what it does not want.
+const SAVE_MOVES_EVERY: Duration = Duration::from_secs(10);
 /// How often it looks for dead letters that were handed back.
 const REPLAY_EVERY: Duration = Duration::from_secs(3);
 /// A chunk that takes longer than this makes the scout count what waits behind it.
@@ -82,7 +84,11 @@ pub struct Leg<D: Destination> {
     chunk_bytes: usize,
     memory: Memory,
     memory_file: MemoryFile,
+    /// Whether all that was settled is on the disk.
     is_saved: bool,
+    /// Whether `memory.next` has moved since it was saved.
+    has_moved: bool,
+    saved_at: Instant,
     letters: Arc<DeadLetters>,
     /// Items that had a letter when the leg began, though its memory does not know.
     buried: BTreeSet<ItemId>,
@@ -130,7 +136,7 @@ impl<D: Destination> Leg<D> {
             chunk_bytes,
             cut,
         } = parts;
-        let (memory, is_saved) = recall(&memory_file, &trail, &log, new_from, &view)?;
+        let (memory, is_saved) = recall(&memory_file, &trail, &log, new_from, &view);
         let dead = memory.dead_lettered.values().sum::<u64>();
         view.routed(memory.delivered + dead);
         view.delivered(memory.delivered, 0, 0);
@@ -147,6 +153,8 @@ impl<D: Destination> Leg<D> {
             memory,
             memory_file,
             is_saved,
+            has_moved: false,
+            saved_at: Instant::now(),
             letters: Arc::new(letters),
             buried,
             replay: None,
@@ -185,13 +193,15 @@ impl<D: Destination> Leg<D> {
             self.go_on();
             let is_free = self.work.is_none() && self.introduction.is_none();
             let is_slow = self.prepare_scout();
+            let chunks = self.destination.chunks(self.tail.behind());
+            self.tail.set_chunk_bytes(self.chunk_bytes * chunks.max(1));
             tokio::select! {
                 biased; // what ends work before what begins it
                 () = stop.cancelled() => break,
                 Ok(()) = self.cut.changed() => self.obey_cut(&stop).await?,
                 answer = answer(&mut self.introduction) => self.introduced(answer).await?,
                 happened = next_of(&mut self.work) => self.take(happened, &stop).await?,
-                _ = save.tick() => self.save().await?,
+                _ = save.tick() => self.save_if_due().await?,
                 _ = look_for_letters.tick(), if is_free => self.take_letters_back(&stop).await?,
                 chunk = lag::scout(&mut self.scout), if is_slow => self.count_ahead(chunk?),
                 chunk = self.tail.next(), if is_free => self.begin(chunk?, &stop).await?,
@@ -270,7 +280,7 @@ impl<D: Destination> Leg<D> {
         };
         if let Source::Log(upto) = work.source {
             self.memory.advance(upto);
-            self.is_saved = false;
+            self.has_moved = true;
         }
         self.scout = None;
         self.view.oldest_pending(None);
@@ -460,9 +470,18 @@ impl<D: Destination> Leg<D> {
         });
     }
 
-    /// Writes down its place, if it has moved.
+    /// Writes down its place, if it is time.
+    async fn save_if_due(&mut self) -> Result<(), LegError> {
+        let is_due = self.has_moved && self.saved_at.elapsed() >= SAVE_MOVES_EVERY;
+        match is_due || !self.is_saved {
+            true => self.save().await,
+            false => Ok(()),
+        }
+    }
+
+    /// Writes down its place.
     async fn save(&mut self) -> Result<(), LegError> {
-        if !self.is_saved {
+        if self.has_moved || !self.is_saved {
             let (file, memory) = (self.memory_file.clone(), self.memory.clone());
             let written = tokio::task::spawn_blocking(move || file.write(&memory)).await?;
             if let Err(error) = written {
@@ -470,6 +489,8 @@ impl<D: Destination> Leg<D> {
                 return Ok(());
             }
             self.is_saved = true;
+            self.has_moved = false;
+            self.saved_at = Instant::now();
         }
         let next = Position(self.memory.next);
         self.progress.send_if_modified(|progress| {
@@ -517,14 +538,14 @@ fn recall(
     log: &Wal,
     new_from: Position,
     view: &LegView,
-) -> Result<(Memory, bool), LegError> {
+) -> (Memory, bool) {
     let leg = view.leg();
     let begin_at = |next: Position| Memory {
         trail: trail.to_owned(),
         next: next.0,
         ..Memory::default()
     };
-    match file.read()? {
+    match file.read() {
         // A trail of the same name in another account or region is another trail.
         Recalled::Memory(memory) if memory.trail == trail => {
             let start = log.start();
@@ -534,18 +555,18 @@ fn recall(
                     "log does not hold any more what this leg has not seen; it goes on after that"
                 );
             }
-            Ok((memory, true))
+            (memory, true)
         }
         Recalled::Memory(_) | Recalled::Nothing => {
             tracing::info!(trail = %leg.trail, sink = %leg.sink, from = new_from.0, "new leg");
-            Ok((begin_at(new_from), false))
+            (begin_at(new_from), false)
         }
         Recalled::Damaged => {
             tracing::error!(
                 trail = %leg.trail, sink = %leg.sink,
                 "place of this leg cannot be read: it sends all again that the log still holds"
             );
-            Ok((begin_at(log.start()), false))
+            (begin_at(log.start()), false)
         }
     }
 }
