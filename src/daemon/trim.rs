@@ -16,6 +16,8 @@ use crate::wal::{Position, Wal};
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_millis(500);
+/// How often it looks while legs are being cut off, to take away what they let go of.
+const EVERY_UNDER_PRESSURE: Duration = Duration::from_millis(50);
 
 /// A ledger larger than this is worth a checkpoint.
 const LEDGER_BYTES: u64 = 64 << 20;
@@ -75,17 +77,21 @@ impl Trimmer {
     pub async fn run(mut self, stop: CancellationToken) {
         // The size that was reached when checkpoints were asked for last.
         let mut asked_at = 0;
+        let mut pause = EVERY;
         while stop
-            .run_until_cancelled(tokio::time::sleep(EVERY))
+            .run_until_cancelled(tokio::time::sleep(pause))
             .await
             .is_some()
         {
             let trimmed = tokio::task::spawn_blocking(move || {
-                self.trim();
-                self
+                let cuts = self.trim();
+                (self, cuts)
             });
             match trimmed.await {
-                Ok(trimmer) => self = trimmer,
+                Ok((trimmer, cuts)) => {
+                    self = trimmer;
+                    pause = if cuts { EVERY_UNDER_PRESSURE } else { EVERY };
+                }
                 Err(error) => {
                     tracing::error!(%error, "trimming has stopped, disk space is not given back until a restart");
                     return;
@@ -101,7 +107,8 @@ impl Trimmer {
         }
     }
 
-    fn trim(&mut self) {
+    /// Whether legs were cut off.
+    fn trim(&mut self) -> bool {
         let (journal, ledger) = self.held();
         let floor = self.journal_followers.floor(journal);
         if let Err(error) = self.sidecars.trim(&self.journal, floor) {
@@ -111,15 +118,17 @@ impl Trimmer {
         for segment in self.ledger.trimmable(floor) {
             if let Err(error) = self.ledger.remove_oldest(segment) {
                 tracing::warn!(%error, "cannot trim the ledger, will try again");
-                return;
+                return false;
             }
         }
         let is_full = self.journal.obstacle().is_some();
+        let mut cuts = false;
         if self.journal_on_full == JournalOnFull::CutOff {
             let limit = self.journal_max_bytes - self.journal_max_bytes / 8;
             let excess = excess(self.journal.bytes(), limit, is_full);
             if let Some(cut) = cut(&self.journal.trimmable(journal), excess) {
                 self.journal_followers.cut_to(cut);
+                cuts = true;
             }
         }
         let limit = if is_full {
@@ -130,7 +139,9 @@ impl Trimmer {
         let excess = excess(self.ledger.bytes(), limit, false);
         if let Some(cut) = cut(&self.ledger.trimmable(ledger), excess) {
             self.ledger_followers.cut_to(cut);
+            cuts = true;
         }
+        cuts
     }
 
     /// The lowest positions that any leg that may hold the logs still wants, of the journal and of the ledger. Without a leg nobody wants

@@ -75,7 +75,7 @@ impl<D: Destination> Leg<D> {
             self.memory.settle(item.id);
         }
         if let Some(work) = &mut self.work {
-            work.open.remove(&item.id);
+            work.remove(item.id);
         }
         Ok(())
     }

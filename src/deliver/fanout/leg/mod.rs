@@ -46,6 +46,8 @@ const REPLAY_EVERY: Duration = Duration::from_secs(3);
 const SLOW: Duration = Duration::from_secs(2);
 /// What requests under way have to end when the leg stops.
 const GRACE: Duration = Duration::from_millis(500);
+/// Chunks that may wait to be confirmed while the next is sent.
+const CHUNKS_AHEAD: usize = 4;
 /// Reports that wait for the leg.
 const REPORTS: usize = 64;
 
@@ -192,6 +194,10 @@ impl<D: Destination> Leg<D> {
         loop {
             self.go_on();
             let is_free = self.work.is_none() && self.introduction.is_none();
+            let has_room = match &self.work {
+                Some(work) => work.has_room(self.chunk_bytes * CHUNKS_AHEAD),
+                None => is_free,
+            };
             let is_slow = self.prepare_scout();
             let chunks = self.destination.chunks(self.tail.behind());
             self.tail.set_chunk_bytes(self.chunk_bytes * chunks.max(1));
@@ -204,7 +210,7 @@ impl<D: Destination> Leg<D> {
                 _ = save.tick() => self.save_if_due().await?,
                 _ = look_for_letters.tick(), if is_free => self.take_letters_back(&stop).await?,
                 chunk = lag::scout(&mut self.scout), if is_slow => self.count_ahead(chunk?),
-                chunk = self.tail.next(), if is_free => self.begin(chunk?, &stop).await?,
+                chunk = self.tail.next(), if has_room => self.begin(chunk?, &stop).await?,
             }
         }
         self.end(&stop).await
@@ -250,9 +256,9 @@ impl<D: Destination> Leg<D> {
     fn go_on(&mut self) {
         self.ask();
         match &self.work {
-            Some(work) if !work.is_busy() && !work.open.is_empty() => {
+            Some(work) if !work.is_busy() && !work.is_settled() => {
                 // It was sent and went nowhere. What could never be sent is not open any more.
-                let items = work.open.values().cloned().collect();
+                let items = work.open().cloned().collect();
                 self.launch(items);
             }
             _ => self.finish(),
@@ -274,16 +280,24 @@ impl<D: Destination> Leg<D> {
 
     /// Ends the work when all of it is settled.
     fn finish(&mut self) {
-        let is_done = |work: &Work| !work.is_busy() && work.open.is_empty();
-        let Some(work) = self.work.take_if(|work| is_done(work)) else {
+        self.advance();
+        let is_done = |work: &Work| !work.is_busy() && work.is_settled();
+        if self.work.take_if(|work| is_done(work)).is_none() {
             return;
-        };
-        if let Source::Log(upto) = work.source {
-            self.memory.advance(upto);
-            self.has_moved = true;
         }
         self.scout = None;
         self.view.oldest_pending(None);
+    }
+
+    /// Moves on to the first item that is not settled.
+    fn advance(&mut self) {
+        let settled_before = self.work.as_ref().and_then(Work::settled_before);
+        if let Some(next) = settled_before
+            && next.0 > self.memory.next
+        {
+            self.memory.advance(next);
+            self.has_moved = true;
+        }
     }
 
     /// Takes a chunk of the log.
@@ -328,16 +342,9 @@ impl<D: Destination> Leg<D> {
         items: Vec<Item>,
         stop: &CancellationToken,
     ) -> Result<(), LegError> {
-        let open = items.iter().map(|item| (item.id, item.clone())).collect();
-        self.work = Some(Work {
-            source,
-            since: Instant::now(),
-            open,
-            sent: Vec::new(),
-            confirming: None,
-            reports: None,
-            lanes: JoinSet::new(),
-        });
+        let work = self.work.get_or_insert_with(|| Work::new(source));
+        work.source = source;
+        items.iter().cloned().for_each(|item| work.add(item));
         for (item, refusal) in self.launch(items) {
             self.refuse(item, refusal, stop).await?;
         }
@@ -427,7 +434,7 @@ impl<D: Destination> Leg<D> {
         let from_log = work.is_from_log();
         let mut events = 0;
         for id in ids {
-            let Some(item) = work.open.remove(&id) else {
+            let Some(item) = work.remove(id) else {
                 continue;
             };
             events += item.events;

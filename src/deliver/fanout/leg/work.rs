@@ -31,7 +31,9 @@ pub(super) struct Work {
     pub source: Source,
     pub since: Instant,
     /// Not settled.
-    pub open: BTreeMap<ItemId, Item>,
+    open: BTreeMap<ItemId, Item>,
+    /// Of the items that are not settled.
+    bytes: usize,
     /// Answered with success, to be confirmed.
     pub sent: Vec<ItemId>,
     pub confirming: Option<Confirming>,
@@ -48,6 +50,56 @@ pub(super) struct Confirming {
 }
 
 impl Work {
+    pub fn new(source: Source) -> Self {
+        Self {
+            source,
+            since: Instant::now(),
+            open: BTreeMap::new(),
+            bytes: 0,
+            sent: Vec::new(),
+            confirming: None,
+            reports: None,
+            lanes: JoinSet::new(),
+        }
+    }
+
+    pub fn add(&mut self, item: Item) {
+        self.bytes += item.json.len();
+        if let Some(same) = self.open.insert(item.id, item) {
+            self.bytes -= same.json.len();
+        }
+    }
+
+    /// The item is settled.
+    pub fn remove(&mut self, id: ItemId) -> Option<Item> {
+        let item = self.open.remove(&id)?;
+        self.bytes -= item.json.len();
+        Some(item)
+    }
+
+    pub fn open(&self) -> impl Iterator<Item = &Item> {
+        self.open.values()
+    }
+
+    pub fn is_settled(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Whether the next chunk of the log can be sent, too: every lane has ended, and what waits to be confirmed is less than `limit`
+    /// bytes.
+    pub fn has_room(&self, limit: usize) -> bool {
+        self.is_from_log() && self.reports.is_none() && self.bytes < limit
+    }
+
+    /// The position in the log before which all is settled.
+    pub fn settled_before(&self) -> Option<Position> {
+        let Source::Log(upto) = self.source else {
+            return None;
+        };
+        let first = self.open.first_key_value().map(|(id, _)| id.position);
+        Some(first.map_or(upto, |first| first.min(upto)))
+    }
+
     pub fn oldest(&self) -> Option<WallMillis> {
         self.open.first_key_value().map(|(_, item)| item.since)
     }
