@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use aws_config::SdkConfig;
-use aws_sdk_s3::error::{DisplayErrorContext, SdkError};
+use aws_sdk_s3::error::SdkError;
 use futures::future::{BoxFuture, FutureExt, join_all};
 
 use super::Findings;
@@ -109,7 +109,7 @@ async fn bucket(client: aws_sdk_s3::Client, name: &str) -> Found {
             ),
         },
         Ok(Err(error)) => mistake(
-            format!("cannot ask S3 about it: {}", DisplayErrorContext(&error)),
+            format!("cannot ask S3 about it: {}", Failure::of(&error).message),
             WHERE_TO,
         ),
     }
