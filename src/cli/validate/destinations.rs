@@ -338,6 +338,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_role_that_may_not_be_assumed_is_told_with_the_reason() {
+        let denial = "<ErrorResponse><Error><Code>AccessDenied</Code><Message>no AssumeRole for traild</Message></Error></ErrorResponse>";
+        let service = Service::start(move |_| Answer::new(403, denial)).await;
+        let role = "cloud_watch_logs_role_arn = \"arn:aws:iam::111122223333:role/writer\"";
+        let text = TRAIL.replace("event_bus = \"audit\"", role);
+        let mut config = config::check(Source::EmbeddedDefault, &text, [])
+            .unwrap()
+            .config;
+        config.aws.endpoint_url = Some(service.endpoint().to_owned());
+        let plain = service.sdk_config();
+        let sdk = aws::sdk_config(&config).await.into_builder();
+        let sdk = sdk.credentials_provider(plain.credentials_provider().unwrap());
+        let sdk = sdk.http_client(plain.http_client().unwrap()).build();
+        let findings = found(&config, &sdk).await;
+        assert_eq!(findings.mistakes, []);
+        assert!(
+            findings.notes[1].contains("no AssumeRole for traild"),
+            "{:#?}",
+            findings.notes
+        );
+        let asked = service.asked();
+        let assumed = |body: &[u8]| body.windows(11).any(|window| window == b"AssumeRole&");
+        assert!(asked.iter().any(|asked| assumed(&asked.body)));
+    }
+
+    #[tokio::test]
     async fn a_log_group_of_the_same_name_in_another_account_is_told() {
         let elsewhere = r#"{"logGroups":[{"logGroupName":"trail","arn":"arn:aws:logs:eu-west-1:999999999999:log-group:trail:*"}]}"#;
         let service = service(TOPIC_IS_THERE, (200, elsewhere), BUS_IS_THERE).await;

@@ -290,6 +290,13 @@ mod tests {
         assert!(found[1].to_string().contains("in use by another program"));
     }
 
+    #[test]
+    fn the_configuration_for_localstack_is_sound() {
+        let text = include_str!("../../../localstack/traild.toml");
+        let loaded = config::check(Source::EmbeddedDefault, text, []).unwrap();
+        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    }
+
     #[tokio::test]
     async fn a_store_that_is_not_there_is_told() {
         let directory = tempfile::tempdir().unwrap();
