@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import Daemon
+from fake_aws import FakeAws
+from harness import TEST_CREDENTIALS, Daemon, calling, merged
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -15,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def pytest_addoption(parser):
     parser.addoption("--crash-rounds", type=int, default=30, help="how often the crash test kills the daemon")
     parser.addoption("--fault-rounds", type=int, default=200, help="how many faults the S3 fault test fires at least")
+    parser.addoption("--fanout-faults", type=int, default=120, help="how many faults the storm over SNS, Logs and EventBridge fires at least")
     parser.addoption("--seed", type=int, default=None, help="repeats a run's random choices")
 
 
@@ -61,6 +63,26 @@ def daemon(make_daemon):
     daemon = make_daemon()
     daemon.start()
     return daemon
+
+
+@pytest.fixture
+def aws(seed):
+    """SNS, CloudWatch Logs, EventBridge and STS; whoever broke one of AWS's rules is told when the test ends."""
+    with FakeAws(seed=seed) as fake:
+        yield fake
+        fake.check()
+
+
+@pytest.fixture
+def make_sender(make_daemon, aws):
+    """Makes daemons whose trails send on to `aws`."""
+
+    def make(trails, name="traild", config=None, env=TEST_CREDENTIALS, **options):
+        buckets = {trail["s3_bucket_name"] for trail in trails}
+        config = merged(calling(aws.endpoint) | {"trails": trails}, config or {})
+        return make_daemon(name, config=config, env=env, buckets=buckets, **options)
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -14,12 +14,9 @@ written with the same bytes (I4).
 
 import asyncio
 import hashlib
-import random
-import socket
-import struct
-import threading
-from collections import Counter, defaultdict
-from dataclasses import dataclass
+from collections import defaultdict
+
+from wire import Server, parse_head, read_body, read_head, reset
 
 ERRORS = {
     "500": (500, "InternalError", "We encountered an internal error. Please try again."),
@@ -30,91 +27,29 @@ ERRORS = {
 KINDS = (*ERRORS, "reset", "lost", "silent", "slow")
 
 
-@dataclass
-class Request:
-    method: str
-    path: str
-    head: bytes
-    headers: dict
-    body: bytes = b""
-
-    @property
-    def bucket(self):
-        return self.path.lstrip("/").split("/")[0].split("?")[0]
-
-    @property
-    def is_object_put(self):
-        return self.method == "PUT" and "/" in self.path.lstrip("/").split("?")[0].rstrip("/")
+def bucket_of(request):
+    return request.path.lstrip("/").split("/")[0].split("?")[0]
 
 
-class FaultProxy:
-    """`choose(request, rng)` names the fault of a request, or None; it may be replaced while the proxy runs."""
+def is_object_put(request):
+    return request.method == "PUT" and "/" in request.path.lstrip("/").split("?")[0].rstrip("/")
 
-    def __init__(self, upstream_port, seed=0, choose=None, delay=1.0):
-        self.upstream_port, self.delay = upstream_port, delay
-        self.rng = random.Random(seed)
-        self.choose = choose or (lambda request, rng: None)
-        self.fired = Counter()
+
+class FaultProxy(Server):
+    """`choose(request, rng)` names the fault of a request, or None."""
+
+    def __init__(self, upstream_port, **options):
+        super().__init__(**options)
+        self.upstream_port = upstream_port
         self.passed = 0
         self.put_hashes = defaultdict(set)  # key: hashes of the bodies sent for it
         self.put_headers = {}  # key: headers of the last PUT
-        self.loop = asyncio.new_event_loop()
-        self.port = None
-
-    # From the test's thread.
-
-    def __enter__(self):
-        started = threading.Event()
-        self.thread = threading.Thread(target=self.run, args=(started,), daemon=True)
-        self.thread.start()
-        assert started.wait(10)
-        return self
-
-    def __exit__(self, *_):
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(10)
-
-    @property
-    def endpoint(self):
-        return f"http://127.0.0.1:{self.port}"
-
-    def heal(self):
-        self.choose = lambda request, rng: None
 
     def check_redone_bytes(self):
         """I4: whatever was redone was redone with the same bytes. Returns how many keys were seen."""
         changed = {key: hashes for key, hashes in self.put_hashes.items() if len(hashes) > 1}
         assert not changed, f"{len(changed)} keys were written with different bytes, for example {next(iter(changed))}"
         return len(self.put_hashes)
-
-    # On the proxy's thread.
-
-    def run(self, started):
-        asyncio.set_event_loop(self.loop)
-
-        async def listen():
-            server = await asyncio.start_server(self.serve, "127.0.0.1", 0, limit=2**20)
-            self.port = server.sockets[0].getsockname()[1]
-            started.set()
-            return server
-
-        server = self.loop.run_until_complete(listen())
-        self.loop.run_forever()
-        server.close()
-        tasks = asyncio.all_tasks(self.loop)
-        for task in tasks:
-            task.cancel()
-        self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        self.loop.close()
-
-    async def serve(self, reader, writer):
-        try:
-            while await self.one_request(reader, writer):
-                pass
-        except (OSError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
 
     async def one_request(self, reader, writer):
         """Whether the connection goes on."""
@@ -130,7 +65,7 @@ class FaultProxy:
             self.fired[fault] += 1
             return reset(writer)
         request.body = await read_body(reader, request.headers)
-        if request.is_object_put:
+        if is_object_put(request):
             self.note(request)
         if fault in ERRORS:
             self.fired[fault] += 1
@@ -169,37 +104,6 @@ class FaultProxy:
             writer.close()
 
 
-async def read_head(reader):
-    try:
-        head = await reader.readuntil(b"\r\n\r\n")
-    except asyncio.IncompleteReadError:
-        return None
-    head = head[:-4]
-    first, headers = parse_head(head)
-    method, path, _ = first.split(" ", 2)
-    return Request(method, path, head, headers)
-
-
-def parse_head(head):
-    first, *lines = head.decode("latin-1").split("\r\n")
-    pairs = (line.partition(":") for line in lines)
-    return first, {name.strip().lower(): value.strip() for name, _, value in pairs}
-
-
-async def read_body(reader, headers):
-    if "content-length" in headers:
-        return await reader.readexactly(int(headers["content-length"]))
-    if headers.get("transfer-encoding", "").lower() == "chunked":
-        raw = b""
-        while True:
-            line = await reader.readuntil(b"\r\n")
-            size = int(line.split(b";")[0], 16)
-            raw += line + await reader.readexactly(size + 2)
-            if size == 0:
-                return raw  # as it came, framing and all: it is only passed on
-    return b""
-
-
 async def read_answer(reader, method):
     """The whole answer as bytes, with a length, so that the client's connection can be kept."""
     head = (await reader.readuntil(b"\r\n\r\n"))[:-4]
@@ -223,11 +127,3 @@ def error_answer(status, code, message):
     return (
         f"HTTP/1.1 {status} {code}\r\ncontent-type: application/xml\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
     )
-
-
-def reset(writer):
-    """Closes with RST instead of FIN."""
-    raw = writer.get_extra_info("socket")
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
-    return False

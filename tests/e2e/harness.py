@@ -73,7 +73,12 @@ def delivering_to(endpoint):
     return {"storage": {"kind": "s3"}, "aws": {"endpoint_url": endpoint, "force_path_style": True}}
 
 
-#: For such a daemon: credentials that any S3 of ours takes.
+def calling(endpoint):
+    """Configuration for a daemon that keeps its objects itself and calls the other services at an endpoint of ours."""
+    return {"aws": {"endpoint_url": endpoint}}
+
+
+#: For such daemons: credentials that any endpoint of ours takes.
 TEST_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
 
@@ -255,6 +260,70 @@ class Daemon:
         metrics.check_books()
         return metrics
 
+    def drain_everywhere(self, seconds=60):
+        """Waits until no leg of any trail has anything left to deliver, then checks I8.
+
+        A trail without selectors must have routed all that was answered for, to each of its destinations, and its topic must have
+        been told of all that S3 has got; and nothing moves.
+        """
+        last = None
+
+        def drained():
+            nonlocal last
+            metrics = self.metrics()
+            legs = metrics.legs()
+            done = legs and all(metrics.of_leg("pending", leg) == 0 for leg in legs) and not self.unrouted(metrics)
+            still, last = done and legs == last, legs
+            if done and not still:
+                time.sleep(0.3)
+            return still and metrics
+
+        try:
+            metrics = wait_until(drained, seconds, f"all legs of {self.home.name} to deliver")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.metrics().legs()}\n{self.unrouted(self.metrics())}") from error
+        metrics.check_books()
+        return metrics
+
+    def unrouted(self, metrics):
+        """Legs that have not been given yet all that they must get."""
+        legs, buses = [], set()
+        for trail in self.config["trails"]:
+            name, bus = trail["name"], trail.get("event_bus")
+            chooses = trail.get("event_selectors") or trail.get("advanced_event_selectors")
+            sinks = {"s3": True, "logs": "cloud_watch_logs_log_group_arn" in trail, "bus": bus and bus not in buses}
+            buses.add(bus)
+            if not chooses:
+                given = [(name, sink) for sink, wanted in sinks.items() if wanted]
+                legs += [leg for leg in given if metrics.of_leg("routed_total", leg) < self.answered]
+            if "sns_topic_arn" in trail:
+                told = metrics.of_leg("routed_total", (name, "sns"))
+                legs += [(name, "sns")] if told < metrics.of_leg("delivered_total", (name, "s3")) else []
+        return legs
+
+    def status(self):
+        return json.loads(self.api_get("/v1/status"))
+
+    def sink_status(self, sink, trail="main"):
+        [found] = [each for each in self.status()["trails"] if each["name"] == trail]
+        return next(each for each in found["sinks"] if each["sink"] == sink)
+
+    def api_get(self, path):
+        connection = http.client.HTTPConnection("127.0.0.1", self.api_port, timeout=10)
+        connection.request("GET", path)
+        answer = connection.getresponse().read()
+        connection.close()
+        return answer
+
+    def dead_letters(self):
+        """What `traild dlq list` tells."""
+        code, out, err = self.dlq("list", "--json")
+        assert code == 0, err
+        return [json.loads(line) for line in out.splitlines()]
+
+    def dlq(self, *arguments):
+        return run_cli(self.binary, "dlq", *arguments, "--data-dir", self.data_dir)
+
     def memory(self, field="VmRSS"):
         """Bytes of memory: VmRSS now, VmHWM at most so far."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
@@ -297,6 +366,18 @@ class Metrics:
             for (series, labels), value in self.values.items()
             if series == name and dict(labels).get("sink") == sink
         }
+
+    def legs(self):
+        """Each trail and sink, with what it has routed so far."""
+        return {
+            (dict(labels)["trail"], dict(labels)["sink"]): value
+            for (series, labels), value in self.values.items()
+            if series == "traild_events_routed_total"
+        }
+
+    def of_leg(self, what, leg):
+        trail, sink = leg
+        return self.total(f"traild_events_{what}", trail=trail, sink=sink)
 
     def check_books(self):
         """I8, for each trail and sink."""

@@ -6,55 +6,12 @@ all go on when it strikes. Once over the embedded store; once over a proxy that 
 uploads are repeated both after a crash and within a life.
 """
 
-import random
 import time
 
-import events
 import logfiles
-from fault_proxy import FaultProxy
-from harness import BUCKET, TEST_CREDENTIALS, Sender, delivering_to
-
-SENDERS = 4
-SMALL = {
-    "journal": {"segment_bytes": "256KiB"},
-    "delivery": {"max_age": "500ms", "max_bytes": "64KiB"},
-}
-
-
-def ready_limit(daemon):
-    """I6: ten seconds, and one more for each gigabyte of journal."""
-    journal = sum(path.stat().st_size for path in daemon.data_dir.rglob("*") if path.is_file())
-    return 10 + journal / 1e9
-
-
-def senders_for(daemon, rng):
-    seeds = [rng.getrandbits(64) for _ in range(SENDERS)]
-
-    def batches(seed):
-        own = random.Random(seed)
-        return lambda: events.spread(own, own.choice([1, 5, 40]), size=own.choice([300, 1200, 4000]))
-
-    return [Sender(daemon, batches(seed), pause=0.005) for seed in seeds]
-
-
-def kill_again_and_again(daemon, rounds, rng):
-    """Returns the longest start, and how often the kill came while starting."""
-    slowest, while_starting = 0.0, 0
-    for _ in range(rounds):
-        if rng.random() < 0.25:
-            time.sleep(rng.uniform(0, 0.08))
-            while_starting += not daemon.is_ready()
-        else:
-            daemon.wait_ready(ready_limit(daemon))
-            time.sleep(rng.uniform(0, 2.5) ** 2 / 2.5)
-        daemon.kill()
-        began = time.monotonic()
-        limit = ready_limit(daemon)
-        daemon.spawn()
-        if rng.random() < 0.5:
-            daemon.wait_ready(limit)
-            slowest = max(slowest, time.monotonic() - began)
-    return slowest, while_starting
+from crashing import SMALL, kill_again_and_again, ready_limit, senders_for
+from fault_proxy import FaultProxy, is_object_put
+from harness import BUCKET, TEST_CREDENTIALS, delivering_to
 
 
 def run(daemon, rounds, rng, report):
@@ -94,7 +51,7 @@ def test_killed_over_a_wire_that_loses_answers(make_daemon, rng, pytestconfig, r
     store.start()
 
     def lose_some(request, rng):
-        return "lost" if request.is_object_put and rng.random() < 0.3 else None
+        return "lost" if is_object_put(request) and rng.random() < 0.3 else None
 
     with FaultProxy(store.store_port, seed=rng.random(), choose=lose_some) as proxy:
         daemon = make_daemon(
