@@ -6,16 +6,18 @@
 //!
 //! [`wal`] is an ordered, checksummed, segmented log of bytes with positions. Two of them are open: the **journal** (what was
 //! accepted) and the **ledger** (what was sealed and what became of it). What comes after acceptance is a consumer with its
-//! own place in the journal; no consumer knows another, so that a slow or dead destination delays nobody else, and a crash
+//! own place in one of them; no consumer knows another, so that a slow or dead destination delays nobody else, and a crash
 //! anywhere is a replay.
 //!
 //! ```text
 //!            ┌────────┐ append, fsync, 200  ┌──────────────┐          ┌───────────────────────────────────────┐
 //!  clients ─►│ ingest │────────────────────►│ wal: journal │─► pump ─►│ deliver::s3, one leg a trail          │
-//!  files  ──►│        │                     └──────────────┘          │ trail → batch → logfile → PUT         │──► S3
-//!            └────────┘                                               └────────┬──────────────────────────────┘
-//!                                                                   Sealed, Settled ▼
-//!                                                                          wal: ledger
+//!  files  ──►│        │                     └──────┬───────┘          │ trail → batch → logfile → PUT         │──► S3
+//!            └────────┘                            │                  └────────┬──────────────────────────────┘
+//!                                                  │                Sealed, Settled ▼
+//!                                                  │                       wal: ledger ─► pump ─► deliver::sns, a leg each ──► SNS
+//!                                                  ├───────────────► pump ─► deliver::logs, a leg each ──► CloudWatch Logs
+//!                                                  └───────────────► pump ─► deliver::bus, a leg each ───► EventBridge
 //! ```
 //!
 //! # Exactly one object for a batch
@@ -26,6 +28,15 @@
 //!
 //! A trail's cursor is not a number on disk: it is what the ledger says. Within a stream (account, region, folder) batches take events in
 //! journal order, so "sealed through position P" tells of each event whether a batch has it. See [`ledger`] and [`deliver::s3`].
+//!
+//! # At least once for the others
+//!
+//! Besides S3 a trail may send to SNS, CloudWatch Logs and EventBridge. Each has a leg of its own ([`deliver::fanout`]), the same but for what a
+//! `Destination` knows: its requests, its limits, its answers. The leg's cursor is a small file, saved every second and moved only when all before it
+//! was taken, or refused for what is in it and kept as a dead letter ([`deliver::dead_letter`]); anything else is tried again for ever. A crash sends the last second again.
+//!
+//! A leg to S3 may hold the journal for as long as it takes. The others may hold it until it is nearly full; then they are cut off: what they leave
+//! behind is counted and becomes a dead letter, and events are accepted as before ([`config::JournalOnFull`]).
 //!
 //! # Bytes, not copies
 //!

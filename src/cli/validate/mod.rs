@@ -1,26 +1,24 @@
 //! `traild validate`: every mistake at once, in the configuration and in what it names.
 
-use std::fmt::Write;
+mod destinations;
+mod summary;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use aws_sdk_s3::error::{DisplayErrorContext, SdkError};
-
 use super::client::{Client, Endpoint};
-use super::{ConfigArgument, Failure, counted, status, talk};
+use super::{ConfigArgument, Failure, status, talk};
 use crate::aws;
-use crate::config::units::{show_duration, show_size};
 use crate::config::{Config, Loaded, Mistake, Place, Source, StorageKind};
 use crate::server::{BindError, Listener};
-use crate::trail::Members;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
     config: ConfigArgument,
-    /// Check the configuration alone: no directory, port, bucket or file it names
+    /// Check the configuration alone, and none of the directories, ports, files and destinations it names
     #[arg(long)]
     offline: bool,
 }
@@ -36,7 +34,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
             return Err(Failure::Configuration(findings.mistakes));
         }
     }
-    super::print(summary(&loaded))
+    super::print(summary::of(&loaded))
 }
 
 /// What the machine and AWS say about a sound configuration.
@@ -85,9 +83,7 @@ async fn environment(Loaded { config, source, .. }: &Loaded) -> Findings {
     check_data_dir(&config.data_dir, &mut findings);
     check_listeners(config, &mut findings).await;
     check_inputs(config, &mut findings);
-    if config.storage.kind == StorageKind::S3 {
-        check_buckets(config, &mut findings).await;
-    }
+    destinations::check(config, &aws::sdk_config(config).await, &mut findings).await;
     findings
 }
 
@@ -245,99 +241,6 @@ fn check_inputs(config: &Config, findings: &mut Findings) {
     }
 }
 
-const BUCKET_PATIENCE: Duration = Duration::from_secs(8);
-
-/// Each bucket must be there. That it may not be looked at is no mistake: writing log files needs s3:PutObject alone.
-async fn check_buckets(config: &Config, findings: &mut Findings) {
-    let client = aws::s3_client(&aws::sdk_config(config).await, config);
-    for (index, trail) in config.trails.iter().enumerate() {
-        let key = format!("trails[{index}].s3_bucket_name");
-        let bucket = &trail.s3_bucket_name;
-        let answer =
-            tokio::time::timeout(BUCKET_PATIENCE, client.head_bucket().bucket(bucket).send()).await;
-        let where_to = "check [aws], the credentials of the environment and the network; --offline leaves this check out";
-        match answer {
-            Err(_) => {
-                let told = format!("no answer about it from S3 within {} seconds", BUCKET_PATIENCE.as_secs());
-                findings.mistake(&key, bucket, told, where_to);
-            }
-            Ok(Ok(_)) => {}
-            Ok(Err(SdkError::ServiceError(error))) => match error.raw().status().as_u16() {
-                404 => findings.mistake(&key, bucket, "the bucket does not exist", format!("create it: aws s3 mb s3://{bucket}")),
-                301 => findings.mistake(&key, bucket, "the bucket is in another region", "set AWS_REGION to the bucket's region"),
-                403 => findings.warn(&key, format!("S3 does not let us look at the bucket {bucket}; log files need s3:PutObject alone")),
-                status => findings.mistake(&key, bucket, format!("S3 answered {status} when asked about it"), where_to),
-            },
-            Ok(Err(error)) => {
-                findings.mistake(&key, bucket, format!("cannot ask S3 about it: {}", DisplayErrorContext(&error)), where_to);
-            }
-        }
-    }
-}
-
-/// What a sound configuration comes to.
-fn summary(Loaded { config, source, .. }: &Loaded) -> String {
-    let mut out = String::new();
-    let mut line = |text: String| writeln!(out, "{text}").expect("writing to a String cannot fail");
-    line(format!("{source}: ok"));
-    line(format!(
-        "account   {} in {}",
-        config.account_id, config.region
-    ));
-    line(format!("data_dir  {}", config.data_dir.display()));
-    let unix = config
-        .listen
-        .unix
-        .as_ref()
-        .map(|path| format!(" and unix:{}", path.display()))
-        .unwrap_or_default();
-    line(format!("api       http://{}{unix}", config.listen.api));
-    line(format!("ops       http://{}", config.listen.ops));
-    line(match (config.storage.kind, &config.aws.endpoint_url) {
-        (StorageKind::Embedded, _) => {
-            format!("storage   embedded, http://{}", config.storage.listen)
-        }
-        (StorageKind::S3, Some(url)) => format!("storage   S3 at {url}"),
-        (StorageKind::S3, None) => "storage   S3".into(),
-    });
-    line(format!(
-        "delivery  after {} or {}, gzip level {}",
-        show_duration(config.delivery.max_age),
-        show_size(config.delivery.max_bytes),
-        config.delivery.gzip_level
-    ));
-    line(match config.trails.len() {
-        0 => "trails    none given, the daemon's own default".to_owned(),
-        count => format!("trails    {count}"),
-    });
-    for trail in &config.trails {
-        let slash = if trail.s3_key_prefix.is_empty() {
-            ""
-        } else {
-            "/"
-        };
-        let accounts = match (&trail.organization_id, &trail.organization_accounts) {
-            (Some(id), Members::Every) if trail.is_organization_trail => {
-                format!("all accounts of {id}")
-            }
-            (Some(id), Members::Listed(some)) if trail.is_organization_trail => {
-                format!("{} of {id}", counted(some.len(), "account"))
-            }
-            _ => format!("account {}", config.account_id),
-        };
-        let regions = if trail.is_multi_region_trail {
-            "all regions".to_owned()
-        } else {
-            config.region.to_string()
-        };
-        line(format!(
-            "  {}: {accounts}, {regions} -> s3://{}{slash}{}",
-            trail.name, trail.s3_bucket_name, trail.s3_key_prefix
-        ));
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -387,6 +290,13 @@ mod tests {
         assert!(found[1].to_string().contains("in use by another program"));
     }
 
+    #[test]
+    fn the_configuration_for_localstack_is_sound() {
+        let text = include_str!("../../../localstack/traild.toml");
+        let loaded = config::check(Source::EmbeddedDefault, text, []).unwrap();
+        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    }
+
     #[tokio::test]
     async fn a_store_that_is_not_there_is_told() {
         let directory = tempfile::tempdir().unwrap();
@@ -402,12 +312,8 @@ mod tests {
             .local_addr()
             .unwrap();
         config.aws.endpoint_url = Some(format!("http://{closed}"));
-        let found = environment(&loaded(config.clone())).await.mistakes;
+        let found = environment(&loaded(config)).await.mistakes;
         assert_eq!(found.len(), 1, "{found:#?}");
         assert_eq!(found[0].key, "trails[0].s3_bucket_name");
-        assert!(
-            summary(&loaded(config))
-                .contains("main: account 111122223333, all regions -> s3://logs\n")
-        );
     }
 }
