@@ -51,12 +51,16 @@ const CHUNKS_AHEAD: usize = 4;
 /// Reports that wait for the leg.
 const REPORTS: usize = 64;
 
+/// Why a leg cannot go on. Nothing that its destination does is a reason.
 #[derive(Debug, thiserror::Error)]
 pub enum LegError {
+    /// The log is closed, or the thread that reads it has panicked.
     #[error("cannot follow the log")]
     Tail(#[from] TailError),
+    /// When it is opened, its dead letters cannot be read.
     #[error("cannot read the leg's own files")]
     Files(#[from] io::Error),
+    /// A task that sends, or one that writes its files, has panicked.
     #[error("a task of the leg has stopped")]
     Task(#[from] JoinError),
 }
@@ -516,8 +520,8 @@ impl<D: Destination> Leg<D> {
         );
     }
 
-    /// Lets requests under way end, within [`GRACE`], so that a stop sends nothing twice. What is still open then is sent again after the
-    /// next start.
+    /// Lets requests under way end, within [`GRACE`], so that what is answered by then is not sent twice. What is still open then is sent
+    /// again after the next start.
     async fn end(mut self, stop: &CancellationToken) -> Result<(), LegError> {
         self.lanes_stop.cancel();
         let deadline = Instant::now() + GRACE;
