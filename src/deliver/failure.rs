@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-// Every AWS client has these two types; the crate that they come from, aws-smithy-runtime-api, says not to be depended on directly.
+// Every AWS client has these two types; the crate that they come from, aws-smithy-runtime-api, asks to be used through them.
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ConnectorError, SdkError};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
@@ -129,6 +129,42 @@ fn presentable(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aws_sdk_s3::error::ErrorMetadata;
+    use aws_smithy_types::retry::ErrorKind;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("refused")]
+    struct Refused;
+
+    impl ProvideErrorMetadata for Refused {
+        fn meta(&self) -> &ErrorMetadata {
+            unreachable!("no service has answered")
+        }
+    }
+
+    #[test]
+    fn only_what_failed_before_there_was_a_request_is_about_credentials() {
+        let why = || "the role may not be assumed".into();
+        for (error, code) in [
+            (ConnectorError::other(why(), None), "CredentialsError"),
+            (
+                // How the HTTP client tells of a connection that was closed in the middle of an answer.
+                ConnectorError::other(why(), Some(ErrorKind::TransientError)),
+                "DispatchFailure",
+            ),
+            (ConnectorError::io(why()), "DispatchFailure"),
+            (ConnectorError::timeout(why()), "DispatchFailure"),
+            (ConnectorError::user(why()), "DispatchFailure"),
+        ] {
+            let failure = Failure::of(&SdkError::<Refused, _>::dispatch_failure(error));
+            assert_eq!(failure.code, code);
+            assert_eq!(failure.is_about_credentials(), code == "CredentialsError");
+            assert!(
+                failure.message.contains("may not be assumed"),
+                "{failure:?}"
+            );
+        }
+    }
 
     #[test]
     fn a_hostile_answer_is_shown_short_and_on_one_line() {

@@ -40,6 +40,7 @@ fn parts<'a>(text: &'a str, service: &str) -> Option<(&'a str, &'a str, &'a str)
     (arn == "arn" && is_partition && given == service).then_some((region, account, resource))
 }
 
+/// `what` is what an ARN was asked of, as in "an SNS topic"; the example is one.
 pub fn not_an_arn(what: &str, example: &str) -> Invalid {
     Invalid(format!("is not the ARN of {what}, as in {example}"))
 }
