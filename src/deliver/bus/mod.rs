@@ -16,6 +16,8 @@
 mod envelope;
 mod existence;
 
+pub mod sharing;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -30,7 +32,6 @@ use super::failure::Failure;
 use super::fanout::{Confirmation, Destination, Item, Refusal, Unreadable, Verdict, events};
 use super::renewing::Renewing;
 use super::view::{REFUSED, TOO_LARGE};
-use crate::event::Record;
 use crate::trail::{EventBus, Trail};
 use crate::wal::Position;
 
@@ -48,11 +49,18 @@ pub struct Options {
     pub max_bytes: u64,
 }
 
+/// A trail that sends to the same bus, and goes first.
+#[derive(Debug, Clone)]
+pub struct Earlier {
+    pub trail: Arc<Trail>,
+    /// From this position on it sends what it selects ([`sharing`]).
+    pub since: Position,
+}
+
 /// The leg from a trail to its event bus.
 pub struct Bus {
     trail: Arc<Trail>,
-    /// Trails that send to the same bus, and go first.
-    earlier: Vec<Arc<Trail>>,
+    earlier: Vec<Earlier>,
     bus: EventBus,
     client: Renewing<Client>,
     options: Options,
@@ -61,10 +69,10 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// The events of `trail` that none of `earlier` selects, trails that send to this bus themselves.
+    /// The events of `trail` that none of `earlier` sends.
     pub fn new(
         trail: Arc<Trail>,
-        earlier: Vec<Arc<Trail>>,
+        earlier: Vec<Earlier>,
         bus: EventBus,
         client: Renewing<Client>,
         options: Options,
@@ -130,17 +138,11 @@ impl Destination for Bus {
     }
 
     fn read(&self, at: Position, frame: Bytes) -> Result<Vec<Item>, Unreadable> {
-        let Some(item) = events::read(&self.trail, at, &frame)? else {
-            return Ok(Vec::new());
-        };
-        let sent_by_another = !self.earlier.is_empty()
-            && Record::decode(&frame)
-                .is_ok_and(|record| self.earlier.iter().any(|trail| trail.selects(&record)));
-        Ok(if sent_by_another {
-            Vec::new()
-        } else {
-            vec![item]
-        })
+        let mut earlier = self.earlier.iter().filter(|earlier| at >= earlier.since);
+        let item = events::read_if(at, &frame, |event| {
+            self.trail.selects(event) && !earlier.any(|earlier| earlier.trail.selects(event))
+        })?;
+        Ok(item.into_iter().collect())
     }
 
     fn entry(&self, item: &Item) -> Result<Envelope, Refusal> {
@@ -172,7 +174,8 @@ impl Destination for Bus {
             let put = client.put_events().set_entries(Some(addressed));
             put.send().await.map_err(|error| Failure::of(&error))
         });
-        verdicts(put.await?.entries(), entries.len())
+        // Results stand in the order of the request.
+        Ok(put.await?.entries().iter().map(verdict).collect())
     }
 
     async fn confirm(&self) -> Confirmation {
@@ -192,20 +195,6 @@ fn fits(sizes: impl Iterator<Item = u64>, max_bytes: u64) -> usize {
         total < max_bytes
     });
     fitting.count().max(1)
-}
-
-/// What became of each of the `asked` entries: results stand in the order of the request.
-fn verdicts(results: &[PutEventsResultEntry], asked: usize) -> Result<Vec<Verdict>, Failure> {
-    if results.len() != asked {
-        return Err(Failure::new(
-            "UnexpectedAnswer",
-            format!(
-                "PutEvents was sent {asked} entries and answered {}",
-                results.len()
-            ),
-        ));
-    }
-    Ok(results.iter().map(verdict).collect())
 }
 
 fn verdict(result: &PutEventsResultEntry) -> Verdict {
