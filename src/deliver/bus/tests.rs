@@ -123,7 +123,7 @@ async fn each_entry_has_its_own_verdict() {
         failed("InternalFailure"),
         failed("AccessDeniedException"),
         failed("NotAuthorizedForSourceException"),
-        failed("SomethingNew"),
+        failed("NotAuthorizedForDetailTypeException"),
         { "ErrorCode": "InvalidArgument" },
         {},
         { "EventId": "b" },
@@ -138,11 +138,16 @@ async fn each_entry_has_its_own_verdict() {
         refused("MalformedDetail: why"),
         again("InternalFailure"),
         again("AccessDeniedException"),
-        refused(
-            "NotAuthorizedForSourceException: why; set sinks.event_bridge_source to a source that this bus takes: \
+        Verdict::Again(Failure::new(
+            "NotAuthorizedForSourceException",
+            "why; set sinks.event_bridge_source to a source that this bus takes: \
              not one of AWS's own, which begin with \"aws.\"",
-        ),
-        again("SomethingNew"),
+        )),
+        Verdict::Again(Failure::new(
+            "NotAuthorizedForDetailTypeException",
+            "why; this bus takes CloudTrail's detail types from other sources only: \
+             set sinks.event_bridge_source to one of them, or event_bus to another bus",
+        )),
         refused("InvalidArgument: no message"),
         Verdict::Again(Failure::new(
             "UnexpectedAnswer",
@@ -228,13 +233,36 @@ async fn what_was_sent_to_a_missing_bus_has_vanished_and_the_message_says_what_t
 }
 
 #[tokio::test]
-async fn a_role_that_may_not_look_is_believed_and_not_asked_again_at_once() {
-    let service = describing(400, "AccessDeniedException").await;
-    let bus = bus(&service, vec![]);
-    for _ in 0..3 {
-        assert_eq!(bus.confirm().await, Confirmation::Arrived);
+async fn where_the_bus_cannot_be_described_it_is_believed_and_not_asked_again_at_once() {
+    for (status, code) in [
+        (400, "AccessDeniedException"),
+        (400, "UnknownOperationException"),
+        (400, "InvalidAction"),
+        (404, "NotImplemented"),
+        (501, "InternalFailure"),
+    ] {
+        let service = describing(status, code).await;
+        let bus = bus(&service, vec![]);
+        assert_eq!(bus.introduce().await, Ok(()), "{code}");
+        for _ in 0..3 {
+            assert_eq!(bus.confirm().await, Confirmation::Arrived, "{code}");
+        }
+        assert_eq!(service.asked().len(), 1, "{code}");
     }
-    assert_eq!(service.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn nothing_is_sent_before_the_bus_was_seen() {
+    let service = describing(200, "").await;
+    assert_eq!(bus(&service, vec![]).introduce().await, Ok(()));
+    for (status, code) in [
+        (400, "ResourceNotFoundException"),
+        (500, "InternalException"),
+    ] {
+        let service = describing(status, code).await;
+        let failure = bus(&service, vec![]).introduce().await.unwrap_err();
+        assert_eq!(failure.code, code);
+    }
 }
 
 #[tokio::test]
