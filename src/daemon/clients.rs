@@ -22,6 +22,12 @@ impl Clients {
         }
     }
 
+    /// Where a client works that is told no region.
+    pub fn region(&self) -> &str {
+        let region = self.sdk.region().map(|region| region.as_ref());
+        region.unwrap_or(self.config.region.as_str())
+    }
+
     /// A client that is made anew, from the environment on, when its credentials are no good.
     pub async fn renewing<C, F>(
         &self,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::DaemonError;
+use super::buses::Buses;
 use super::clients::Clients;
 use super::legs::Ground;
 use super::logs::CURSORS;
@@ -40,29 +41,47 @@ pub struct Fanout<'a> {
     ledger_followers: Followers,
     /// The stems of the legs' files.
     started: BTreeSet<String>,
+    buses: Buses,
 }
 
 impl<'a> Fanout<'a> {
-    pub fn new(ground: &'a Ground<'a>, clients: &'a Clients, trails: &[Arc<Trail>]) -> Self {
+    /// What the legs of these trails are started from; none of them may run yet.
+    pub async fn new(
+        ground: &'a Ground<'a>,
+        clients: &'a Clients,
+        trails: &[Arc<Trail>],
+    ) -> Result<Self, DaemonError> {
         let data_dir = &ground.config.data_dir;
         let legs: usize = trails.iter().map(|trail| legs_of(trail)).sum();
-        Self {
+        let cursors = data_dir.join(CURSORS);
+        let buses = {
+            let (cursors, trails) = (cursors.clone(), trails.to_vec());
+            let (region, account) = (clients.region().to_owned(), ground.config.account_id);
+            let journal = ground.journal.start()..ground.journal.durable();
+            tokio::task::spawn_blocking(move || {
+                Buses::agree(&cursors, &trails, (&region, account), journal)
+            })
+        };
+        Ok(Self {
             ground,
             clients,
             chunk_bytes: (CHUNKS_BYTES / legs.max(1)).clamp(128 << 10, 1 << 20),
-            cursors: data_dir.join(CURSORS),
+            buses: buses.await?.map_err(|source| DaemonError::DataDir {
+                path: cursors.clone(),
+                source,
+            })?,
+            cursors,
             dead_letters: data_dir.join(dead_letter::DIRECTORY),
             journal_followers: Followers::default(),
             ledger_followers: Followers::default(),
             started: BTreeSet::new(),
-        }
+        })
     }
 
-    /// Starts the legs of a trail; `earlier` are the trails before it. `new_from` is where the trail begins in the journal, if it is new.
+    /// Starts the legs of a trail. `new_from` is where the trail begins in the journal, if it is new.
     pub async fn start(
         &mut self,
         trail: &Arc<Trail>,
-        earlier: &[Arc<Trail>],
         new_from: Option<Position>,
         stage: &mut Stage,
     ) -> Result<Vec<SinkView>, DaemonError> {
@@ -92,8 +111,14 @@ impl<'a> Fanout<'a> {
             let client = self
                 .clients
                 .renewing(move |sdk| async move { aws::events_client(&sdk, region.as_ref()) });
-            let same_bus = |other: &&Arc<Trail>| other.event_bus.as_ref() == Some(event_bus);
-            let earlier = earlier.iter().filter(same_bus).cloned().collect();
+            let shared = self.buses.take(trail);
+            let earlier = shared.earlier.clone();
+            let new_from = new_from.unwrap_or_else(|| self.ground.journal.durable());
+            let begun = tokio::task::spawn_blocking(move || shared.begin(new_from));
+            begun.await?.map_err(|source| DaemonError::DataDir {
+                path: self.cursors.clone(),
+                source,
+            })?;
             let options = bus::Options {
                 source: sinks.event_bridge_source.clone(),
                 max_bytes: sinks.put_events_max_bytes,
@@ -105,7 +130,7 @@ impl<'a> Fanout<'a> {
                 client.await,
                 options,
             );
-            let leg = self.follow_journal(trail, Sink::Bus, new_from, bus, stage);
+            let leg = self.follow_journal(trail, Sink::Bus, Some(new_from), bus, stage);
             views.push(leg.await?);
         }
         Ok(views)

@@ -75,8 +75,8 @@ impl Legs {
         let checkpoint_wanted = watch::Sender::new(0);
         let mut progress = Vec::new();
         let mut views = Vec::new();
-        let mut fanout = Fanout::new(&ground, &clients, &trails);
-        for (index, trail) in trails.iter().enumerate() {
+        let mut fanout = Fanout::new(&ground, &clients, &trails).await?;
+        for trail in trails.iter() {
             let client = s3_client(config, ground.addresses, &clients).await;
             let create_bucket = config.storage.kind == StorageKind::Embedded;
             let view = view(trail, &ground.metrics);
@@ -95,7 +95,7 @@ impl Legs {
             let horizon = state.horizon;
             // Their places are on the disk before the ledger knows the trail, so that a crash in between leaves no leg behind.
             let new_from = if is_known { None } else { Some(horizon) };
-            let others = fanout.start(trail, &trails[..index], new_from, stage);
+            let others = fanout.start(trail, new_from, stage);
             sinks.extend(others.await?);
             let failed = failed(trail.name.to_string());
             let leg = S3Leg::open(

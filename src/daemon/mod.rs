@@ -17,6 +17,7 @@
 
 mod stage;
 
+mod buses;
 mod clients;
 mod fanout;
 mod legs;

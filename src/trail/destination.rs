@@ -28,8 +28,11 @@ pub struct LogGroup {
 pub struct EventBus {
     /// As given: a name or an ARN.
     given: String,
+    name: String,
     /// Of an ARN.
     region: Option<Region>,
+    /// Of an ARN.
+    account: Option<AccountId>,
 }
 
 /// What is wrong with a name, in words that finish the sentence "this …".
@@ -141,22 +144,40 @@ impl EventBus {
     pub fn region(&self) -> Option<&Region> {
         self.region.as_ref()
     }
+
+    /// Whether both are one bus, `home` being the region and the account in which a bus is that was given by its name alone.
+    pub fn is_same(&self, other: &Self, home: (&str, AccountId)) -> bool {
+        self.identity(home) == other.identity(home)
+    }
+
+    fn identity<'a>(
+        &'a self,
+        (region, account): (&'a str, AccountId),
+    ) -> (&'a str, AccountId, &'a str) {
+        (
+            self.region.as_ref().map_or(region, Region::as_str),
+            self.account.unwrap_or(account),
+            &self.name,
+        )
+    }
 }
 
 impl FromStr for EventBus {
     type Err = Invalid;
 
     fn from_str(given: &str) -> Result<Self, Invalid> {
-        let (region, name) = if given.starts_with("arn:") {
+        let (region, account, name) = if given.starts_with("arn:") {
             let example = "arn:aws:events:us-east-1:111122223333:event-bus/default";
             let wrong = || not_an_arn("an event bus", example);
             let Arn {
-                region, resource, ..
+                region,
+                account,
+                resource,
             } = Arn::regional(given, "events").ok_or_else(wrong)?;
             let name = resource.strip_prefix("event-bus/").ok_or_else(wrong)?;
-            (Some(region), name)
+            (Some(region), Some(account), name)
         } else {
-            (None, given)
+            (None, None, given)
         };
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-/".contains(&b);
         if name.is_empty() || name.len() > 256 || !name.bytes().all(allowed) {
@@ -166,7 +187,9 @@ impl FromStr for EventBus {
         }
         Ok(Self {
             given: given.to_owned(),
+            name: name.to_owned(),
             region,
+            account,
         })
     }
 }
@@ -224,6 +247,28 @@ mod tests {
             ],
             &["a b", "arn:aws:events:us-east-1:111122223333:bus/x", ""],
         );
+    }
+
+    #[test]
+    fn a_bus_is_the_same_by_its_name_and_by_its_arn() {
+        let home = ("us-east-1", "111122223333".parse().unwrap());
+        let is_same = |one: &str, other: &str| {
+            let (one, other) = (one.parse().unwrap(), other.parse::<EventBus>().unwrap());
+            other.is_same(&one, home) && one.is_same(&other, home)
+        };
+        let arn = "arn:aws:events:us-east-1:111122223333:event-bus/default";
+        assert!(is_same("default", "default") && is_same(arn, arn) && is_same("default", arn));
+        for other in [
+            "audit",
+            "arn:aws:events:eu-west-1:111122223333:event-bus/default",
+            "arn:aws:events:us-east-1:444455556666:event-bus/default",
+            "arn:aws:events:us-east-1:111122223333:event-bus/audit",
+        ] {
+            assert!(
+                !is_same("default", other) && !is_same(arn, other),
+                "{other}"
+            );
+        }
     }
 
     #[test]

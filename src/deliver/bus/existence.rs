@@ -1,26 +1,28 @@
 //! Whether a bus is there.
 //!
 //! One look at a time, one every [`INTERVAL`] at most, shared by all who wait for it: a look counts for those alone who asked before it
-//! began. Where looking is denied, nobody looks again for [`REST_AFTER_DENIAL`], so that a role which may only put does not fill the
-//! account's own trail with denials.
+//! began. Where nobody may look, nobody looks again for [`REST_WHEN_HIDDEN`], so that a role which may only put does not fill the
+//! account's own trail with denials. A bus that was missing and is there now is believed after [`SETTLING`]: those that take events may
+//! come to know it later than those that describe it.
 
 use std::time::Duration;
 
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::deliver::failure::Failure;
 
-const INTERVAL: Duration = Duration::from_millis(200);
-const REST_AFTER_DENIAL: Duration = Duration::from_secs(600);
+const INTERVAL: Duration = Duration::from_millis(500);
+const SETTLING: Duration = Duration::from_secs(3);
+const REST_WHEN_HIDDEN: Duration = Duration::from_secs(600);
 
 /// What a look has found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Existence {
     Present,
     Absent(Failure),
-    /// Who sends to it may not look.
-    Denied,
+    /// Who sends to it may not look, or the service does not tell.
+    Hidden,
     /// It could not be found out.
     Unknown(Failure),
 }
@@ -35,11 +37,13 @@ pub struct Lookout {
 struct Look {
     began: Instant,
     found: Existence,
+    /// It was missing when last something was known.
+    was_missing: bool,
 }
 
 impl Look {
     fn answers(&self, asked: Instant) -> bool {
-        let rests = self.found == Existence::Denied && asked < self.began + REST_AFTER_DENIAL;
+        let rests = self.found == Existence::Hidden && asked < self.began + REST_WHEN_HIDDEN;
         asked < self.began || rests
     }
 }
@@ -49,6 +53,7 @@ impl Lookout {
     pub async fn ask(&self, look: impl Future<Output = Existence>) -> Existence {
         let asked = Instant::now();
         let mut last = self.last.lock().await;
+        let was_missing = last.as_ref().is_some_and(|look| look.was_missing);
         if let Some(look) = &*last {
             if look.answers(asked) {
                 return look.found.clone();
@@ -57,9 +62,17 @@ impl Lookout {
         }
         let began = Instant::now();
         let found = look.await;
+        if was_missing && found == Existence::Present {
+            sleep(SETTLING).await;
+        }
         *last = Some(Look {
             began,
             found: found.clone(),
+            was_missing: match found {
+                Existence::Absent(_) => true,
+                Existence::Unknown(_) => was_missing,
+                Existence::Present | Existence::Hidden => false,
+            },
         });
         found
     }
@@ -70,7 +83,6 @@ mod tests {
     use super::*;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use tokio::time::sleep;
 
     const LOOK: Duration = Duration::from_millis(50);
 
@@ -143,15 +155,43 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn after_a_denial_nobody_looks_for_a_while() {
-        let bus = Bus::new(Existence::Denied);
+    async fn where_nobody_may_look_nobody_does_for_a_while() {
+        let bus = Bus::new(Existence::Hidden);
         for _ in 0..100 {
-            assert_eq!(bus.ask().await, Existence::Denied);
+            assert_eq!(bus.ask().await, Existence::Hidden);
         }
         assert_eq!(bus.looks(), 1);
-        sleep(REST_AFTER_DENIAL).await;
+        sleep(REST_WHEN_HIDDEN).await;
         bus.ask().await;
         assert_eq!(bus.looks(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bus_that_was_missing_is_believed_a_while_after_it_is_there() {
+        let failure = || Failure::new("ResourceNotFoundException", "no");
+        let lookout = Lookout::default();
+        let took = async |found: Existence| {
+            let asked = Instant::now();
+            assert_eq!(lookout.ask(async { found.clone() }).await, found);
+            asked.elapsed()
+        };
+        assert_eq!(took(Existence::Present).await, Duration::ZERO);
+        assert_eq!(
+            took(Existence::Present).await,
+            INTERVAL,
+            "it was never missing"
+        );
+        took(Existence::Absent(failure())).await;
+        took(Existence::Unknown(failure())).await;
+        let gave_up = tokio::time::timeout(SETTLING, took(Existence::Present)).await;
+        assert!(gave_up.is_err());
+        assert_eq!(took(Existence::Present).await, SETTLING);
+        assert_eq!(
+            took(Existence::Present).await,
+            Duration::ZERO,
+            "it is believed"
+        );
+        assert_eq!(took(Existence::Present).await, INTERVAL);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,10 +1,11 @@
 //! EventBridge: each event of a trail on an event bus, in CloudTrail's own envelope ([`envelope`]).
 //!
-//! - An event goes to a bus once, even when several trails that send there select it: the first of them sends it (EventBridge user guide,
+//! - An event goes to a bus once, even when several trails that send there select it: the first of them sends it ([`sharing`]; EventBridge user guide,
 //!   "AWS service events delivered via CloudTrail"; seen on AWS as one copy a bus). The others' legs do not count it as theirs.
 //! - PutEvents answers each entry by itself. One that is refused for what is in it is a dead letter; one that failed is sent again, alone.
-//! - PutEvents also answers success, and drops the events, when the bus does not exist. So what was sent counts as delivered only when
-//!   the bus is seen to be there afterwards ([`existence`]). A role that may put and not look is believed; the log says so once.
+//! - PutEvents also answers success, and drops the events, when the bus does not exist. So nothing is sent before the bus was seen once, and
+//!   what was sent counts as delivered only when the bus is seen to be there afterwards ([`existence`]). A role that may put and not look is
+//!   believed, and so is a service that cannot tell; the log says so once.
 //! - On AWS, a rule sees read-only management events only when its state is `ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS`. EventBridge
 //!   applies that to AWS's own sources alone, so every rule on a source of traild's sees them. One that wants AWS's usual choice says it in
 //!   its pattern: every event has an `eventCategory`, and every management event a `readOnly`, filled at acceptance when it came without:
@@ -15,6 +16,8 @@
 
 mod envelope;
 mod existence;
+
+pub mod sharing;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,7 +33,6 @@ use super::failure::Failure;
 use super::fanout::{Confirmation, Destination, Item, Refusal, Unreadable, Verdict, events};
 use super::renewing::Renewing;
 use super::view::{REFUSED, TOO_LARGE};
-use crate::event::Record;
 use crate::trail::{EventBus, Trail};
 use crate::wal::Position;
 
@@ -48,23 +50,30 @@ pub struct Options {
     pub max_bytes: u64,
 }
 
+/// A trail that sends to the same bus, and goes first.
+#[derive(Debug, Clone)]
+pub struct Earlier {
+    pub trail: Arc<Trail>,
+    /// From this position on it sends what it selects ([`sharing`]).
+    pub since: Position,
+}
+
 /// The leg from a trail to its event bus.
 pub struct Bus {
     trail: Arc<Trail>,
-    /// Trails that send to the same bus, and go first.
-    earlier: Vec<Arc<Trail>>,
+    earlier: Vec<Earlier>,
     bus: EventBus,
     client: Renewing<Client>,
     options: Options,
     lookout: Lookout,
-    denial_is_told: AtomicBool,
+    blindness_is_told: AtomicBool,
 }
 
 impl Bus {
-    /// The events of `trail` that none of `earlier` selects, trails that send to this bus themselves.
+    /// The events of `trail` that none of `earlier` sends.
     pub fn new(
         trail: Arc<Trail>,
-        earlier: Vec<Arc<Trail>>,
+        earlier: Vec<Earlier>,
         bus: EventBus,
         client: Renewing<Client>,
         options: Options,
@@ -76,7 +85,7 @@ impl Bus {
             client,
             options,
             lookout: Lookout::default(),
-            denial_is_told: AtomicBool::new(false),
+            blindness_is_told: AtomicBool::new(false),
         }
     }
 
@@ -106,16 +115,16 @@ impl Bus {
                     ..Failure::new(&failure.code, message)
                 }))
             }
-            "AccessDeniedException" | "AccessDenied" => {
-                if !self.denial_is_told.swap(true, Ordering::Relaxed) {
+            _ if forbids_looking(&failure) => {
+                if !self.blindness_is_told.swap(true, Ordering::Relaxed) {
                     let Failure { code, message, .. } = failure;
                     tracing::warn!(
                         trail = %self.trail.name, %bus, code, error = message,
-                        "may not describe the event bus, so its events count as delivered when PutEvents has answered; \
+                        "cannot describe the event bus, so its events count as delivered when PutEvents has answered; \
                          PutEvents says the same of a bus that does not exist; allow events:DescribeEventBus to be sure"
                     );
                 }
-                Ok(Existence::Denied)
+                Ok(Existence::Hidden)
             }
             _ => Err(failure),
         }
@@ -129,18 +138,20 @@ impl Destination for Bus {
         self.bus.as_str()
     }
 
+    /// Looks whether the bus is there before anything is sent to it.
+    async fn introduce(&self) -> Result<(), Failure> {
+        match self.lookout.ask(self.look()).await {
+            Existence::Present | Existence::Hidden => Ok(()),
+            Existence::Absent(failure) | Existence::Unknown(failure) => Err(failure),
+        }
+    }
+
     fn read(&self, at: Position, frame: Bytes) -> Result<Vec<Item>, Unreadable> {
-        let Some(item) = events::read(&self.trail, at, &frame)? else {
-            return Ok(Vec::new());
-        };
-        let sent_by_another = !self.earlier.is_empty()
-            && Record::decode(&frame)
-                .is_ok_and(|record| self.earlier.iter().any(|trail| trail.selects(&record)));
-        Ok(if sent_by_another {
-            Vec::new()
-        } else {
-            vec![item]
-        })
+        let mut earlier = self.earlier.iter().filter(|earlier| at >= earlier.since);
+        let item = events::read_if(at, &frame, |event| {
+            self.trail.selects(event) && !earlier.any(|earlier| earlier.trail.selects(event))
+        })?;
+        Ok(item.into_iter().collect())
     }
 
     fn entry(&self, item: &Item) -> Result<Envelope, Refusal> {
@@ -172,16 +183,29 @@ impl Destination for Bus {
             let put = client.put_events().set_entries(Some(addressed));
             put.send().await.map_err(|error| Failure::of(&error))
         });
-        verdicts(put.await?.entries(), entries.len())
+        // Results stand in the order of the request.
+        Ok(put.await?.entries().iter().map(verdict).collect())
     }
 
     async fn confirm(&self) -> Confirmation {
         match self.lookout.ask(self.look()).await {
-            Existence::Present | Existence::Denied => Confirmation::Arrived,
+            Existence::Present | Existence::Hidden => Confirmation::Arrived,
             Existence::Absent(failure) => Confirmation::Vanished(failure),
             Existence::Unknown(failure) => Confirmation::Unknown(failure),
         }
     }
+}
+
+/// Who asks may not look, or the service cannot: one that is like EventBridge may know PutEvents alone.
+fn forbids_looking(failure: &Failure) -> bool {
+    const CODES: [&str; 5] = [
+        "AccessDenied",
+        "AccessDeniedException",
+        "InvalidAction",
+        "NotImplemented",
+        "UnknownOperationException",
+    ];
+    CODES.contains(&failure.code.as_str()) || failure.status == Some(501)
 }
 
 /// How many entries of these sizes, from the first on, stay below `max_bytes` together: one at least.
@@ -194,20 +218,6 @@ fn fits(sizes: impl Iterator<Item = u64>, max_bytes: u64) -> usize {
     fitting.count().max(1)
 }
 
-/// What became of each of the `asked` entries: results stand in the order of the request.
-fn verdicts(results: &[PutEventsResultEntry], asked: usize) -> Result<Vec<Verdict>, Failure> {
-    if results.len() != asked {
-        return Err(Failure::new(
-            "UnexpectedAnswer",
-            format!(
-                "PutEvents was sent {asked} entries and answered {}",
-                results.len()
-            ),
-        ));
-    }
-    Ok(results.iter().map(verdict).collect())
-}
-
 fn verdict(result: &PutEventsResultEntry) -> Verdict {
     let message = result.error_message().unwrap_or("no message");
     match (result.error_code(), result.event_id()) {
@@ -217,34 +227,39 @@ fn verdict(result: &PutEventsResultEntry) -> Verdict {
             "PutEvents answered an entry with neither an EventId nor an ErrorCode",
         )),
         (Some(code), _) if is_about_the_entry(code) => Verdict::Refused(refusal(code, message)),
-        (Some(code), _) => Verdict::Again(Failure::new(code, message)),
+        (Some(code), _) => Verdict::Again(Failure::new(code, format!("{message}{}", hint(code)))),
     }
 }
 
 /// Of the codes that EventBridge will not have retried (EventBridge API reference, PutEventsResultEntry), those that are about the entry.
-/// The others, AccessDeniedException and InvalidAccountIdException, are about who sends and where to, which can be mended.
+/// The others are about who sends, where to and in whose name, which can be mended: AccessDeniedException, InvalidAccountIdException, and
+/// what [`hint`] knows.
 fn is_about_the_entry(code: &str) -> bool {
     matches!(
         code,
-        "InvalidArgument"
-            | "MalformedDetail"
-            | "RedactionFailure"
-            | "NotAuthorizedForSourceException"
-            | "NotAuthorizedForDetailTypeException"
+        "InvalidArgument" | "MalformedDetail" | "RedactionFailure"
     )
+}
+
+/// What to do about a code that the settings are to blame for.
+fn hint(code: &str) -> &'static str {
+    match code {
+        "NotAuthorizedForSourceException" => {
+            "; set sinks.event_bridge_source to a source that this bus takes: not one of AWS's own, which begin with \"aws.\""
+        }
+        "NotAuthorizedForDetailTypeException" => {
+            "; this bus takes CloudTrail's detail types from other sources only: set sinks.event_bridge_source to one of them, or event_bus \
+             to another bus"
+        }
+        _ => "",
+    }
 }
 
 fn refusal(code: &str, message: &str) -> Refusal {
     let Failure { code, message, .. } = Failure::new(code, message);
-    let hint = match code.as_str() {
-        "NotAuthorizedForSourceException" => {
-            "; set sinks.event_bridge_source to a source that this bus takes: not one of AWS's own, which begin with \"aws.\""
-        }
-        _ => "",
-    };
     Refusal {
         reason: REFUSED,
-        message: format!("{code}: {message}{hint}"),
+        message: format!("{code}: {message}"),
     }
 }
 

@@ -18,7 +18,13 @@ fn bus(service: &Service, earlier: Vec<Trail>) -> Bus {
     };
     Bus::new(
         Arc::new(trail()),
-        earlier.into_iter().map(Arc::new).collect(),
+        earlier
+            .into_iter()
+            .map(|trail| Earlier {
+                trail: Arc::new(trail),
+                since: Position(7),
+            })
+            .collect(),
         BUS.parse().unwrap(),
         client(service),
         options,
@@ -117,7 +123,7 @@ async fn each_entry_has_its_own_verdict() {
         failed("InternalFailure"),
         failed("AccessDeniedException"),
         failed("NotAuthorizedForSourceException"),
-        failed("SomethingNew"),
+        failed("NotAuthorizedForDetailTypeException"),
         { "ErrorCode": "InvalidArgument" },
         {},
         { "EventId": "b" },
@@ -132,11 +138,16 @@ async fn each_entry_has_its_own_verdict() {
         refused("MalformedDetail: why"),
         again("InternalFailure"),
         again("AccessDeniedException"),
-        refused(
-            "NotAuthorizedForSourceException: why; set sinks.event_bridge_source to a source that this bus takes: \
+        Verdict::Again(Failure::new(
+            "NotAuthorizedForSourceException",
+            "why; set sinks.event_bridge_source to a source that this bus takes: \
              not one of AWS's own, which begin with \"aws.\"",
-        ),
-        again("SomethingNew"),
+        )),
+        Verdict::Again(Failure::new(
+            "NotAuthorizedForDetailTypeException",
+            "why; this bus takes CloudTrail's detail types from other sources only: \
+             set sinks.event_bridge_source to one of them, or event_bus to another bus",
+        )),
         refused("InvalidArgument: no message"),
         Verdict::Again(Failure::new(
             "UnexpectedAnswer",
@@ -145,16 +156,6 @@ async fn each_entry_has_its_own_verdict() {
         Verdict::Delivered,
     ];
     assert_eq!(verdicts, expected);
-}
-
-#[tokio::test]
-async fn an_answer_of_another_length_is_a_failure_of_all() {
-    for results in [json!([]), json!([{ "EventId": "a" }]), json!(null)] {
-        let service = answering(results).await;
-        let bus = bus(&service, vec![]);
-        let failure = bus.send(0, &entries(&bus, 2)).await.unwrap_err();
-        assert_eq!(failure.code, "UnexpectedAnswer");
-    }
 }
 
 #[tokio::test]
@@ -232,13 +233,36 @@ async fn what_was_sent_to_a_missing_bus_has_vanished_and_the_message_says_what_t
 }
 
 #[tokio::test]
-async fn a_role_that_may_not_look_is_believed_and_not_asked_again_at_once() {
-    let service = describing(400, "AccessDeniedException").await;
-    let bus = bus(&service, vec![]);
-    for _ in 0..3 {
-        assert_eq!(bus.confirm().await, Confirmation::Arrived);
+async fn where_the_bus_cannot_be_described_it_is_believed_and_not_asked_again_at_once() {
+    for (status, code) in [
+        (400, "AccessDeniedException"),
+        (400, "UnknownOperationException"),
+        (400, "InvalidAction"),
+        (404, "NotImplemented"),
+        (501, "InternalFailure"),
+    ] {
+        let service = describing(status, code).await;
+        let bus = bus(&service, vec![]);
+        assert_eq!(bus.introduce().await, Ok(()), "{code}");
+        for _ in 0..3 {
+            assert_eq!(bus.confirm().await, Confirmation::Arrived, "{code}");
+        }
+        assert_eq!(service.asked().len(), 1, "{code}");
     }
-    assert_eq!(service.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn nothing_is_sent_before_the_bus_was_seen() {
+    let service = describing(200, "").await;
+    assert_eq!(bus(&service, vec![]).introduce().await, Ok(()));
+    for (status, code) in [
+        (400, "ResourceNotFoundException"),
+        (500, "InternalException"),
+    ] {
+        let service = describing(status, code).await;
+        let failure = bus(&service, vec![]).introduce().await.unwrap_err();
+        assert_eq!(failure.code, code);
+    }
 }
 
 #[tokio::test]
@@ -265,10 +289,11 @@ async fn an_event_that_several_trails_select_is_sent_by_the_first_of_them() {
         is_multi_region: false,
         ..trail()
     };
-    let read = |earlier: Vec<Trail>, region: &str| {
-        let items = bus(&service, earlier).read(Position(7), frame(region));
+    let read_at = |at: u64, earlier: Vec<Trail>, region: &str| {
+        let items = bus(&service, earlier).read(Position(at), frame(region));
         items.unwrap().len()
     };
+    let read = |earlier, region| read_at(7, earlier, region);
     for region in ["us-east-1", "eu-west-1"] {
         assert_eq!(read(vec![], region), 1, "alone, it sends all of its own");
         assert_eq!(read(vec![trail()], region), 0, "the other one sends all");
@@ -276,6 +301,8 @@ async fn an_event_that_several_trails_select_is_sent_by_the_first_of_them() {
     assert_eq!(read(vec![at_home.clone()], "us-east-1"), 0);
     assert_eq!(read(vec![at_home.clone()], "eu-west-1"), 1);
     assert_eq!(read(vec![at_home, trail()], "eu-west-1"), 0);
+    let before = read_at(6, vec![trail()], "us-east-1");
+    assert_eq!(before, 1, "the other one did not send it yet");
     let torn = frame("us-east-1").slice(..10);
     assert!(bus(&service, vec![]).read(Position(7), torn).is_err());
 }

@@ -9,8 +9,17 @@ use crate::wal::Position;
 
 /// The event in the frame at `at`, when the trail selects it. Its JSON is a part of the frame, not a copy.
 pub fn read(trail: &Trail, at: Position, frame: &Bytes) -> Result<Option<Item>, Unreadable> {
+    read_if(at, frame, |event| trail.selects(event))
+}
+
+/// As [`read`], for those who want it by a rule of their own.
+pub fn read_if(
+    at: Position,
+    frame: &Bytes,
+    is_wanted: impl FnOnce(&Record<'_>) -> bool,
+) -> Result<Option<Item>, Unreadable> {
     let record = Record::decode(frame).map_err(|error| Unreadable(error.to_string()))?;
-    if !trail.selects(&record) {
+    if !is_wanted(&record) {
         return Ok(None);
     }
     Ok(Some(Item {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::ItemId;
+use crate::deliver::bus::sharing::Left;
 use crate::snapshot;
 use crate::wal::Position;
 
@@ -28,6 +29,9 @@ pub struct Memory {
     pub delivered: u64,
     /// Events, since the leg began, by reason.
     pub dead_lettered: BTreeMap<String, u64>,
+    /// Of a leg to an event bus: what it leaves to the legs of other trails there, by their ARNs.
+    #[serde(default)]
+    pub earlier: BTreeMap<String, Left>,
 }
 
 /// What became of a leg's file.
@@ -224,6 +228,14 @@ mod tests {
             settled: [(5000, 0)].into(),
             delivered: 7,
             dead_lettered: [("too_large".to_owned(), 1)].into(),
+            earlier: [(
+                "other".to_owned(),
+                Left {
+                    since: 70,
+                    selection: "all".to_owned(),
+                },
+            )]
+            .into(),
         };
         file.write(&memory).unwrap();
         assert_eq!(file.read(), Recalled::Memory(memory));
