@@ -61,6 +61,7 @@ impl Sink {
                 "KMSAccessDenied",
                 "KMSThrottling",
                 "NotFound",
+                "Throttled",
                 "Throttling",
             ],
             Self::Logs => &[

@@ -99,6 +99,8 @@ pub struct Leg<D: Destination> {
     /// Items that had a letter when the leg began, though its memory does not know.
     buried: BTreeSet<ItemId>,
     replay: Option<Replay>,
+    /// When it was told last that the replay cannot go on.
+    replay_told: Option<Instant>,
     view: LegView,
     gate: Arc<Gate>,
     has_taken: Arc<AtomicBool>,
@@ -150,7 +152,7 @@ impl<D: Destination> Leg<D> {
             view.dead_lettered(view::reason(reason), *events);
         }
         let next = Position(memory.next);
-        let buried = letters.known(memory.next)?;
+        let buried = letters::buried(&letters, &trail, memory.next, &view);
         let leg = Self {
             destination: Arc::new(destination),
             tail: Tail::with_chunks_of(&log, next, chunk_bytes),
@@ -164,6 +166,7 @@ impl<D: Destination> Leg<D> {
             letters: Arc::new(letters),
             buried,
             replay: None,
+            replay_told: None,
             view,
             gate: Arc::default(),
             has_taken: Arc::default(),
@@ -196,7 +199,7 @@ impl<D: Destination> Leg<D> {
         let mut look_for_letters = tokio::time::interval(REPLAY_EVERY);
         look_for_letters.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            self.go_on();
+            self.go_on(&stop).await?;
             let is_free = self.work.is_none() && self.introduction.is_none();
             let has_room = match &self.work {
                 Some(work) => work.has_room(self.chunk_bytes * CHUNKS_AHEAD),
@@ -257,16 +260,17 @@ impl<D: Destination> Leg<D> {
     }
 
     /// Starts what can be started: a question whether what was sent has arrived, lanes for what must be sent again, the end of the work.
-    fn go_on(&mut self) {
+    async fn go_on(&mut self, stop: &CancellationToken) -> Result<(), LegError> {
         self.ask();
-        match &self.work {
-            Some(work) if !work.is_busy() && !work.is_settled() => {
-                // It was sent and went nowhere. What could never be sent is not open any more.
-                let items = work.open().cloned().collect();
-                self.launch(items);
-            }
-            _ => self.finish(),
+        let idle = self.work.as_ref().filter(|work| !work.is_busy());
+        // What went nowhere when it was sent, and what has no letter because none could be written.
+        let again: Vec<Item> = idle.map_or_else(Vec::new, |work| work.open().cloned().collect());
+        if again.is_empty() {
+            self.finish();
+            return Ok(());
         }
+        let refused = self.launch(again);
+        self.refuse(refused, stop).await
     }
 
     /// Asks whether what was sent has arrived.
@@ -286,8 +290,12 @@ impl<D: Destination> Leg<D> {
     fn finish(&mut self) {
         self.advance();
         let is_done = |work: &Work| !work.is_busy() && work.is_settled();
-        if self.work.take_if(|work| is_done(work)).is_none() {
+        let Some(work) = self.work.take_if(|work| is_done(work)) else {
             return;
+        };
+        if let Source::Letters(upto) = work.source {
+            self.memory.advance_replay(upto);
+            self.is_saved = false;
         }
         self.scout = None;
         self.view.oldest_pending(None);
@@ -316,7 +324,9 @@ impl<D: Destination> Leg<D> {
         self.view.routed(ahead);
         self.counted = self.counted.max(upto);
         for (at, error) in damaged {
-            self.pass_over(at, &error, stop).await?;
+            if !self.pass_over(at, &error, stop).await? {
+                return Ok(());
+            }
         }
         self.send(Source::Log(upto), items, stop).await
     }
@@ -349,9 +359,8 @@ impl<D: Destination> Leg<D> {
         let work = self.work.get_or_insert_with(|| Work::new(source));
         work.source = source;
         items.iter().cloned().for_each(|item| work.add(item));
-        for (item, refusal) in self.launch(items) {
-            self.refuse(item, refusal, stop).await?;
-        }
+        let refused = self.launch(items);
+        self.refuse(refused, stop).await?;
         let oldest = self.work.as_ref().and_then(Work::oldest);
         self.view.oldest_pending(oldest);
         Ok(())
@@ -403,7 +412,7 @@ impl<D: Destination> Leg<D> {
                 Ok(())
             }
             Happened::Report(Report::Refused(item, refusal)) => {
-                self.refuse(item, refusal, stop).await
+                self.refuse(vec![(item, refusal)], stop).await
             }
             Happened::LanesEnded => {
                 if let Some(work) = &mut self.work {
@@ -442,8 +451,9 @@ impl<D: Destination> Leg<D> {
                 continue;
             };
             events += item.events;
-            if from_log {
-                self.memory.settle(id);
+            match from_log {
+                true => self.memory.settle(id),
+                false => self.memory.settle_letter(id),
             }
         }
         if events == 0 {
