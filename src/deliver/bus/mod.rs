@@ -139,7 +139,7 @@ impl Destination for Bus {
     }
 
     /// Looks whether the bus is there before anything is sent to it.
-    async fn introduce(&self) -> Result<(), Failure> {
+    async fn is_there(&self) -> Result<(), Failure> {
         match self.lookout.ask(self.look()).await {
             Existence::Present | Existence::Hidden => Ok(()),
             Existence::Absent(failure) | Existence::Unknown(failure) => Err(failure),

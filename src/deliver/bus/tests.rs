@@ -243,7 +243,7 @@ async fn where_the_bus_cannot_be_described_it_is_believed_and_not_asked_again_at
     ] {
         let service = describing(status, code).await;
         let bus = bus(&service, vec![]);
-        assert_eq!(bus.introduce().await, Ok(()), "{code}");
+        assert_eq!(bus.is_there().await, Ok(()), "{code}");
         for _ in 0..3 {
             assert_eq!(bus.confirm().await, Confirmation::Arrived, "{code}");
         }
@@ -254,13 +254,13 @@ async fn where_the_bus_cannot_be_described_it_is_believed_and_not_asked_again_at
 #[tokio::test]
 async fn nothing_is_sent_before_the_bus_was_seen() {
     let service = describing(200, "").await;
-    assert_eq!(bus(&service, vec![]).introduce().await, Ok(()));
+    assert_eq!(bus(&service, vec![]).is_there().await, Ok(()));
     for (status, code) in [
         (400, "ResourceNotFoundException"),
         (500, "InternalException"),
     ] {
         let service = describing(status, code).await;
-        let failure = bus(&service, vec![]).introduce().await.unwrap_err();
+        let failure = bus(&service, vec![]).is_there().await.unwrap_err();
         assert_eq!(failure.code, code);
     }
 }

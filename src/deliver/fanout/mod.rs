@@ -90,6 +90,11 @@ pub trait Destination: Send + Sync + 'static {
     /// The destination's own name, an ARN where it has one.
     fn target(&self) -> &str;
 
+    /// Asked at each start, before anything is sent: whether the destination is there, where an answer to what is sent would not tell.
+    fn is_there(&self) -> impl Future<Output = Result<(), Failure>> + Send {
+        ready(Ok(()))
+    }
+
     /// Says once to a destination that the trail has not sent to before that it will.
     fn introduce(&self) -> impl Future<Output = Result<(), Failure>> + Send {
         ready(Ok(()))

@@ -115,7 +115,7 @@ pub struct Leg<D: Destination> {
     lanes_stop: CancellationToken,
 }
 
-/// The destination is being told that the trail will send to it.
+/// The destination is being looked for, and told that the trail will send to it.
 struct Introduction {
     answer: Answer<Result<(), Failure>>,
     patience: Backoff,
@@ -223,22 +223,25 @@ impl<D: Destination> Leg<D> {
         self.end(&stop).await
     }
 
-    /// Begins to introduce the trail to a destination that it has not sent to before.
+    /// Sees that the destination is there, and introduces the trail to one that it has not sent to before.
     fn introduce(&mut self) {
-        if self.memory.introduced_to.as_deref() != Some(self.destination.target()) {
-            self.introduction = Some(Introduction {
-                answer: self.ask_for_introduction(Duration::ZERO),
-                patience: Backoff::default(),
-                since: Instant::now(),
-            });
-        }
+        self.introduction = Some(Introduction {
+            answer: self.ask_for_introduction(Duration::ZERO),
+            patience: Backoff::default(),
+            since: Instant::now(),
+        });
     }
 
     fn ask_for_introduction(&self, delay: Duration) -> Answer<Result<(), Failure>> {
         let destination = self.destination.clone();
+        let is_new = self.memory.introduced_to.as_deref() != Some(destination.target());
         Box::pin(async move {
             tokio::time::sleep(delay).await;
-            destination.introduce().await
+            destination.is_there().await?;
+            match is_new {
+                true => destination.introduce().await,
+                false => Ok(()),
+            }
         })
     }
 
@@ -253,9 +256,12 @@ impl<D: Destination> Leg<D> {
             self.introduction = Some(introduction);
             return Ok(());
         }
-        self.memory.introduced_to = Some(self.destination.target().to_owned());
-        self.is_saved = false;
         self.scout = None;
+        let target = Some(self.destination.target().to_owned());
+        if self.memory.introduced_to != target {
+            self.memory.introduced_to = target;
+            self.is_saved = false;
+        }
         self.save().await
     }
 
