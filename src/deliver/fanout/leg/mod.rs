@@ -45,7 +45,7 @@ const REPLAY_EVERY: Duration = Duration::from_secs(3);
 /// A chunk that takes longer than this makes the scout count what waits behind it.
 const SLOW: Duration = Duration::from_secs(2);
 /// What requests under way have to end when the leg stops.
-const GRACE: Duration = Duration::from_millis(500);
+const GRACE: Duration = Duration::from_millis(800);
 /// Chunks that may wait to be confirmed while the next is sent.
 const CHUNKS_AHEAD: usize = 4;
 /// Reports that wait for the leg.
