@@ -18,6 +18,7 @@ mod envelope;
 mod existence;
 
 pub mod sharing;
+pub mod source;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,7 +45,7 @@ const LANES: usize = 8;
 /// How a trail's events become entries.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The template of the entries' source, in which `{service}` stands for the service that the event is about.
+    /// The template of the entries' [`source`].
     pub source: String,
     /// The entries of one request stay below this many bytes, as EventBridge counts them.
     pub max_bytes: u64,
