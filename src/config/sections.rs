@@ -15,6 +15,7 @@ use super::reader::{
 };
 use super::tree::{Item, Table};
 use super::*;
+use crate::deliver::bus::source::{self, AwssOwn};
 use crate::trail::selector::InvalidEventSelectors;
 use crate::trail::selector::spec::{AdvancedEventSelector, EventSelector};
 
@@ -46,7 +47,7 @@ pub(super) fn read(table: Table, place: Place, findings: &Findings) -> Config {
     let sinks = read_sinks(root.section("sinks"), default.sinks, &aws, findings);
     let auth = read_auth(root.section("auth"), default.auth);
     let inputs = read_inputs(root.section("inputs"));
-    let trails = read_trails(root.tables("trails"), findings);
+    let trails = read_trails(root.tables("trails"), &account.value, findings);
     if storage.kind == StorageKind::S3 {
         if trails.is_empty() && findings.mistakes.borrow().is_empty() {
             findings.mistake(Mistake {
@@ -260,7 +261,14 @@ fn read_digest(mut section: Section<'_>, default: Digest) -> Digest {
 
 fn read_sinks(mut section: Section<'_>, default: Sinks, aws: &Aws, findings: &Findings) -> Sinks {
     let sizes = || size(1024..=MIB);
-    let source = section.take_or("event_bridge_source", default.event_bridge_source, filled);
+    let source = section.take_or("event_bridge_source", default.event_bridge_source, |item| {
+        let template = text(item)?;
+        let hint = "as in \"traild.{service}\", in which {service} stands for the service that an event is about";
+        match source::check(&template) {
+            Ok(()) => Ok(template),
+            Err(problem) => Err(Problem::hint(problem, hint)),
+        }
+    });
     let cloudwatch = section.take_or(
         "cloudwatch_max_event_bytes",
         default.cloudwatch_max_event_bytes,
@@ -273,10 +281,19 @@ fn read_sinks(mut section: Section<'_>, default: Sinks, aws: &Aws, findings: &Fi
     );
     section.close();
     // An emulator takes what EventBridge refuses (NotAuthorizedForSourceException).
-    if source.value.starts_with("aws.") && aws.endpoint_url.is_none() {
-        findings.warn(source.warning(
+    let warning = match source::awss_own(&source.value) {
+        _ if aws.endpoint_url.is_some() => None,
+        AwssOwn::Never => None,
+        AwssOwn::BySomeEvents => Some(
+            "begins with \"aws.\" for an event whose eventSource makes it so, which EventBridge lets only AWS's own services use: \
+             such an event will be a dead letter",
+        ),
+        AwssOwn::Always => Some(
             "begins with \"aws.\", which EventBridge lets only AWS's own services use: it will refuse every event",
-        ));
+        ),
+    };
+    if let Some(warning) = warning {
+        findings.warn(source.warning(warning));
     }
     Sinks {
         event_bridge_source: source.value,
@@ -358,11 +375,15 @@ fn read_inputs(mut section: Section<'_>) -> Inputs {
     Inputs { file }
 }
 
-fn read_trails(sections: Vec<Section<'_>>, findings: &Findings) -> Vec<TrailConfig> {
+fn read_trails(
+    sections: Vec<Section<'_>>,
+    account: &AccountId,
+    findings: &Findings,
+) -> Vec<TrailConfig> {
     let mut seen: BTreeMap<String, String> = BTreeMap::new();
     let mut trails = Vec::new();
     for section in sections {
-        let Some((name, trail)) = read_trail(section, findings) else {
+        let Some((name, trail)) = read_trail(section, account, findings) else {
             continue;
         };
         match seen.get(&trail.name) {
@@ -382,7 +403,11 @@ fn read_trails(sections: Vec<Section<'_>>, findings: &Findings) -> Vec<TrailConf
     trails
 }
 
-fn read_trail(mut section: Section<'_>, findings: &Findings) -> Option<(At<String>, TrailConfig)> {
+fn read_trail(
+    mut section: Section<'_>,
+    account: &AccountId,
+    findings: &Findings,
+) -> Option<(At<String>, TrailConfig)> {
     let name = section.require(
         "name",
         "every trail has a name, as in name = \"main\"",
@@ -404,6 +429,15 @@ fn read_trail(mut section: Section<'_>, findings: &Findings) -> Option<(At<Strin
     );
     if role.value.is_some() && log_group.value.is_none() && !log_group.is_given() {
         findings.warn(role.warning("has no effect without cloud_watch_logs_log_group_arn"));
+    }
+    if let (Some(group), None) = (&log_group.value, &role.value)
+        && group.account() != account
+    {
+        findings.warn(log_group.warning(format!(
+            "is of account {}, but PutLogEvents names no account: the daemon's own credentials write to the group of this name in their own \
+             account; give a cloud_watch_logs_role_arn of account {0}, unless they are of that account",
+            group.account()
+        )));
     }
     let bus = section.take_or("event_bus", None, none_or(str::parse::<EventBus>));
     let all_regions = section.take_or("is_multi_region_trail", true, truth);

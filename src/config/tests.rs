@@ -156,16 +156,45 @@ fn a_source_of_awss_own_is_warned_of_unless_an_emulator_may_take_it() {
         warnings.map(|warning| warning.key).collect()
     };
     let source = |template: &str| format!("[sinks]\nevent_bridge_source = \"{template}\"\n");
-    assert_eq!(
-        warned(&source("aws.{service}")),
-        ["sinks.event_bridge_source"]
-    );
+    for own in ["aws.{service}", "{service}"] {
+        assert_eq!(warned(&source(own)), ["sinks.event_bridge_source"], "{own}");
+    }
     for quiet in ["traild.{service}", "audit", "awsome.{service}"] {
         assert_eq!(warned(&source(quiet)), [""; 0], "{quiet}");
     }
     let emulator = "[aws]\nendpoint_url = \"http://127.0.0.1:4566\"\n";
     let warned = warned(&format!("{}{emulator}", source("aws.{service}")));
     assert!(!warned.contains(&"sinks.event_bridge_source".to_owned()));
+}
+
+#[test]
+fn a_source_that_makes_no_sense_is_a_mistake_that_says_what_would() {
+    let mistakes = read("[sinks]\nevent_bridge_source = \"traild.{servce}\"\n").unwrap_err();
+    let told: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert!(told[0].contains("has braces around other than {service}"));
+    assert!(told[0].contains("hint: as in \"traild.{service}\""));
+}
+
+#[test]
+fn a_log_group_of_another_account_is_warned_of_unless_a_role_is_given() {
+    let warned = |account: &str, role: &str| -> Vec<String> {
+        let text = format!(
+            "account_id = \"111122223333\"\n[[trails]]\nname = \"main\"\ns3_bucket_name = \"logs\"\n\
+             cloud_watch_logs_log_group_arn = \"arn:aws:logs:us-east-1:{account}:log-group:trail:*\"\n\
+             cloud_watch_logs_role_arn = \"{role}\"\n"
+        );
+        let warnings = sound(&text).warnings.into_iter();
+        warnings.map(|warning| warning.to_string()).collect()
+    };
+    let told = warned("444455556666", "");
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert!(
+        told[0].contains("trails[0].cloud_watch_logs_log_group_arn: is of account 444455556666")
+    );
+    assert_eq!(warned("111122223333", ""), [""; 0]);
+    let role = "arn:aws:iam::444455556666:role/trail";
+    assert_eq!(warned("444455556666", role), [""; 0]);
 }
 
 #[test]
@@ -560,12 +589,12 @@ fn mistakes_of_the_environment_name_the_variable() {
 
 #[test]
 fn variables_are_expanded_in_strings_of_the_file() {
-    let text = "data_dir = \"${BASE}/traild\"\n[sinks]\nevent_bridge_source = \"$${x}\"\n[[trails]]\nname = \"${NAME}\"\ns3_bucket_name = \"logs\"";
+    let text = "data_dir = \"${BASE}/traild\"\n[[trails]]\nname = \"${NAME}\"\ns3_bucket_name = \"logs\"\ns3_key_prefix = \"$${x}\"";
     let config = with(text, &[("BASE", "/srv"), ("NAME", "main")])
         .unwrap()
         .config;
     assert_eq!(config.data_dir, Path::new("/srv/traild"));
-    assert_eq!(config.sinks.event_bridge_source, "${x}");
+    assert_eq!(config.trails[0].s3_key_prefix, "${x}");
     assert_eq!(config.trails[0].name, "main");
     // What a variable held is never shown.
     let mistakes = with("region = \"${SECRET}\"", &[("SECRET", "Hunter2")]).unwrap_err();

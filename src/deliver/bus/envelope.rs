@@ -2,7 +2,7 @@
 //!
 //! | member | value |
 //! |---|---|
-//! | Source | the template of `sinks.event_bridge_source`, `{service}` being the event's `eventSource` without `.amazonaws.com` |
+//! | Source | by the template ([`source`]), `{service}` being the event's `eventSource` without `.amazonaws.com` |
 //! | DetailType | by the kind of event: `AWS API Call via CloudTrail` and its kin |
 //! | Time | the event's `eventTime` |
 //! | Resources | none |
@@ -15,18 +15,12 @@ use aws_sdk_eventbridge::primitives::DateTime;
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
 use bytes::Bytes;
 
+use super::source;
 use crate::deliver::fanout::Refusal;
 use crate::deliver::view::REFUSED;
 use crate::event::Fields;
 use crate::event::scan::Field;
 use crate::event::time::parse_rfc3339;
-
-/// In the template of the source, stands for the service that the event is about.
-const SERVICE: &str = "{service}";
-
-/// Characters of a source. The reference of PutEvents gives no limit; that of the same call in EventBridge Scheduler does
-/// (`EventBridgeParameters`). A `DetailType` has at most 128, which none of those here comes near.
-const MAX_SOURCE_CHARS: usize = 256;
 
 /// What EventBridge counts for `Time` ("Calculating PutEvents event entry size").
 const TIME_BYTES: usize = 14;
@@ -43,7 +37,7 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    /// Refuses what is not one JSON object, as every accepted event is, and a source that is too long.
+    /// Refuses what is not one JSON object, as every accepted event is, and a source that EventBridge would not take.
     pub fn of(event: &Bytes, source_template: &str) -> Result<Self, Refusal> {
         let fields = match std::str::from_utf8(event) {
             Ok(_) => Fields::of(event),
@@ -51,13 +45,10 @@ impl Envelope {
         };
         let fields = fields.ok_or_else(|| refused("the event is not a JSON object"))?;
         let text = |field| fields.text(field);
-        let source = source_template.replace(SERVICE, service(text(Field::EventSource).as_deref()));
-        let chars = source.chars().count();
-        if !(1..=MAX_SOURCE_CHARS).contains(&chars) {
-            return Err(refused(&format!(
-                "the source has {chars} characters, EventBridge takes 1 to {MAX_SOURCE_CHARS}"
-            )));
-        }
+        let source = source::of(
+            source_template,
+            service(text(Field::EventSource).as_deref()),
+        )?;
         Ok(Self {
             source,
             detail_type: detail_type(

@@ -12,7 +12,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::deliver::failure::Failure;
 
-const INTERVAL: Duration = Duration::from_millis(500);
+/// Two of them fit into what a leg has to end when it stops: a look for what it sent before, and one for what was under way.
+const INTERVAL: Duration = Duration::from_millis(200);
 const SETTLING: Duration = Duration::from_secs(3);
 const REST_WHEN_HIDDEN: Duration = Duration::from_secs(600);
 

@@ -252,7 +252,7 @@ async fn where_the_bus_cannot_be_described_it_is_believed_and_not_asked_again_at
 }
 
 #[tokio::test]
-async fn nothing_is_sent_before_the_bus_was_seen() {
+async fn a_bus_that_was_not_seen_is_not_there() {
     let service = describing(200, "").await;
     assert_eq!(bus(&service, vec![]).is_there().await, Ok(()));
     for (status, code) in [

@@ -8,7 +8,7 @@
 //!
 //! The leg ([`leg`]) is the same for every destination: it reads a chunk of the log, sends its items in as many lanes as the
 //! destination asks for, and goes on when each of them is settled: delivered, or in the dead-letter file with the reason. Its place is
-//! saved every second and when it stops, so a crash sends again what was settled within the last second. A stop waits half a second for
+//! saved every second and when it stops, so a crash sends again what was settled within the last second. A stop waits 0.8 s for
 //! the answers to what was sent, and sends nothing twice that is answered by then; what is not may be sent again after the next start.
 //!
 //! What a destination answers decides, and nothing else does: an item that it refuses for what is in it is dead-lettered; whatever else
