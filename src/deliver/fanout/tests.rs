@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +16,7 @@ use super::leg::{Leg, LegError, Parts};
 use super::memory::MemoryFile;
 use super::{Confirmation, Destination, Item, ItemId, Refusal, Unreadable, Verdict};
 use crate::clock::WallMillis;
-use crate::deliver::dead_letter::{Content, DeadLetters};
+use crate::deliver::dead_letter::{Content, DeadLetters, Letter};
 use crate::deliver::failure::Failure;
 use crate::deliver::view::{self, Facts, LegView, Metrics, REFUSED, TOO_LARGE};
 use crate::wal::sim::{Random, SimDisk};
@@ -167,6 +169,8 @@ struct World {
     home: tempfile::TempDir,
     post: Post,
     cut: watch::Sender<Position>,
+    /// Items in the log that the destination wants, and letters that were handed back.
+    routed: AtomicU64,
 }
 
 struct Running {
@@ -193,7 +197,37 @@ impl World {
             home: tempfile::tempdir().unwrap(),
             post: Post::default(),
             cut: watch::Sender::new(Position(0)),
+            routed: AtomicU64::new(0),
         }
+    }
+
+    fn expect(&self, items: u64) {
+        self.routed.fetch_add(items, Ordering::Relaxed);
+    }
+
+    /// Hands all letters back to the leg.
+    fn hand_over(&self) {
+        let tally = self.letters().hand_over().unwrap();
+        self.expect(tally.item_events);
+    }
+
+    /// What a leg has done, with its books checked: it has counted no more than there is, and settled no more than it has counted.
+    fn balanced(&self, view: &LegView) -> Facts {
+        let facts = view.facts();
+        assert!(
+            facts.routed <= self.routed.load(Ordering::Relaxed)
+                && facts.delivered + facts.dead_lettered <= facts.routed,
+            "{facts:?} of {:?}",
+            self.routed
+        );
+        facts
+    }
+
+    /// The same, of a leg that has seen all there is.
+    fn complete(&self, view: &LegView) -> Facts {
+        let facts = self.balanced(view);
+        assert_eq!(facts.routed, self.routed.load(Ordering::Relaxed));
+        facts
     }
 
     fn letters(&self) -> DeadLetters {
@@ -208,6 +242,7 @@ impl World {
 
     async fn append(&self, numbers: impl IntoIterator<Item = u64>) {
         for number in numbers {
+            self.expect(u64::from(!number.is_multiple_of(UNWANTED)));
             let mut batch = Batch::new();
             batch.push(number.to_string().as_bytes());
             let permit = self.log.reserve(batch.bytes()).await.unwrap();
@@ -251,7 +286,7 @@ impl World {
         let settled = leg.progress.wait_for(|progress| *progress >= end);
         let settled = tokio::time::timeout(Duration::from_secs(3600), settled).await;
         settled.expect("it drains").unwrap();
-        balanced(&leg.view)
+        self.complete(&leg.view)
     }
 
     /// Position and reason of each dead letter of an item.
@@ -260,7 +295,7 @@ impl World {
         let text = std::fs::read_to_string(path).unwrap_or_default();
         let letters = text
             .lines()
-            .map(|line| serde_json::from_str::<crate::deliver::dead_letter::Letter>(line).unwrap());
+            .map(|line| serde_json::from_str::<Letter>(line).unwrap());
         letters
             .filter_map(|letter| match letter.content {
                 Content::Item { body, .. } => Some((body.get().parse().unwrap(), letter.reason)),
@@ -282,17 +317,6 @@ impl Running {
         self.task.await.unwrap().unwrap();
         self.view.facts()
     }
-}
-
-/// What a leg has done, with its books checked.
-fn balanced(view: &LegView) -> Facts {
-    let facts = view.facts();
-    assert_eq!(
-        facts.routed,
-        facts.delivered + facts.dead_lettered + facts.pending(),
-        "{facts:?}"
-    );
-    facts
 }
 
 fn wanted(numbers: impl IntoIterator<Item = u64>) -> BTreeSet<u64> {
@@ -329,7 +353,7 @@ async fn a_stop_in_the_middle_sends_nothing_twice() {
     for _ in 0..20 {
         let leg = world.start();
         tokio::time::sleep(Duration::from_millis(13)).await;
-        balanced(&leg.view);
+        world.balanced(&leg.view);
         leg.stop().await;
     }
     let mut leg = world.start();
@@ -352,7 +376,7 @@ async fn a_crash_at_any_time_loses_nothing_and_doubles_little() {
             next += count;
             let leg = world.start();
             tokio::time::sleep(Duration::from_millis(random.below(3000))).await;
-            balanced(&leg.view);
+            world.balanced(&leg.view);
             leg.kill().await;
         }
         let mut leg = world.start();
@@ -441,7 +465,7 @@ async fn what_went_nowhere_is_not_delivered_until_it_is_sent_again() {
     world.post.state().confirmation = Some(Confirmation::Vanished(missing));
     let mut leg = world.start();
     tokio::time::sleep(Duration::from_secs(60)).await;
-    let facts = balanced(&leg.view);
+    let facts = world.balanced(&leg.view);
     assert_eq!((facts.delivered, facts.pending()), (0, 45));
     assert_eq!(facts.last_error.unwrap().code, "ResourceNotFoundException");
     world.post.state().taken.clear(); // they went nowhere
@@ -459,10 +483,10 @@ async fn what_waits_behind_a_silent_destination_is_counted() {
     world.append(1..=500).await;
     let leg = world.start();
     tokio::time::sleep(Duration::from_secs(10)).await;
-    assert_eq!(balanced(&leg.view).pending(), 450);
+    assert_eq!(world.complete(&leg.view).pending(), 450);
     world.append(501..=600).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let facts = balanced(&leg.view);
+    let facts = world.complete(&leg.view);
     assert_eq!(facts.pending(), 540);
     assert!(facts.oldest_pending.is_some());
     world.post.state().is_silent = false;
@@ -481,7 +505,7 @@ async fn what_waits_for_an_introduction_is_counted() {
     world.append(1..=100).await;
     let leg = world.start();
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let facts = balanced(&leg.view);
+    let facts = world.balanced(&leg.view);
     assert_eq!((facts.pending(), facts.delivered), (90, 0));
     assert!(facts.oldest_pending.is_some());
     leg.stop().await;
@@ -511,9 +535,9 @@ async fn dead_letters_that_are_handed_back_are_sent_again() {
     let facts = world.drain(&mut leg).await;
     assert_eq!((facts.delivered, facts.dead_lettered), (25, 2));
 
-    world.letters().hand_over().unwrap();
+    world.hand_over();
     tokio::time::sleep(Duration::from_secs(30)).await;
-    let facts = balanced(&leg.view);
+    let facts = world.complete(&leg.view);
     assert_eq!(
         (facts.delivered, facts.dead_lettered),
         (25, 4),
@@ -521,13 +545,220 @@ async fn dead_letters_that_are_handed_back_are_sent_again() {
     );
 
     world.post.state().answer = None;
-    world.letters().hand_over().unwrap();
+    world.hand_over();
     tokio::time::sleep(Duration::from_secs(30)).await;
-    let facts = balanced(&leg.view);
+    let facts = world.complete(&leg.view);
     assert_eq!((facts.delivered, facts.pending()), (27, 0));
     assert_eq!(world.post.taken(), wanted(1..=30));
     assert_eq!(world.post.doubled(), 0);
     assert_eq!(world.buried(), [], "the letters are gone");
+    leg.stop().await;
+}
+
+/// A letter of this number, as if it had been refused long ago.
+fn letter(number: u64, position: u64) -> Letter {
+    Letter {
+        at: "2026-01-02T03:04:05Z".into(),
+        trail: "main".into(),
+        trail_arn: Some("arn".into()),
+        sink: "logs".into(),
+        reason: REFUSED.into(),
+        message: String::new(),
+        events: 1,
+        content: Content::Item {
+            position,
+            index: 0,
+            body: RawValue::from_string(number.to_string()).unwrap(),
+        },
+    }
+}
+
+/// Waits until nothing is handed back any more.
+async fn replayed(world: &World, leg: &Running) -> Facts {
+    for _ in 0..600 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if world.letters().handed_back("arn").unwrap().is_none() {
+            return world.complete(&leg.view);
+        }
+    }
+    panic!("letters still wait: {:?}", leg.view.facts());
+}
+
+/// Refuses each number that this divides.
+fn refuses(every: u64) -> impl FnMut(&[u64]) -> Result<Vec<Verdict>, Failure> {
+    move |numbers| {
+        let refused = Verdict::Refused(Refusal {
+            reason: REFUSED,
+            message: "not that one".into(),
+        });
+        let verdict = |n: &u64| match n.is_multiple_of(every) {
+            true => refused.clone(),
+            false => Verdict::Delivered,
+        };
+        Ok(numbers.iter().map(verdict).collect())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_in_the_middle_of_a_replay_sends_and_refuses_nothing_twice() {
+    let world = World::new();
+    let letters: Vec<Letter> = (1..=400).map(|n| letter(n, n)).collect();
+    world.letters().append(&letters).unwrap();
+    world.hand_over();
+    world.post.answers(refuses(7));
+    for _ in 0..30 {
+        let leg = world.start();
+        tokio::time::sleep(Duration::from_millis(8)).await;
+        world.balanced(&leg.view);
+        leg.stop().await;
+    }
+    let facts = {
+        let leg = world.start();
+        let before = world.balanced(&leg.view);
+        assert!(
+            (1..343).contains(&before.delivered),
+            "stopped in the middle: {before:?}"
+        );
+        let facts = replayed(&world, &leg).await;
+        leg.stop().await;
+        facts
+    };
+    assert_eq!((facts.delivered, facts.dead_lettered), (343, 57));
+    assert_eq!(world.post.doubled(), 0);
+    let refused: Vec<u64> = world.buried().into_iter().map(|(n, _)| n).collect();
+    let expected: Vec<u64> = (1_u64..=400).filter(|n| n.is_multiple_of(7)).collect();
+    let different: BTreeSet<u64> = refused.iter().copied().collect();
+    assert_eq!(different.into_iter().collect::<Vec<_>>(), expected);
+    assert_eq!(refused.len(), expected.len(), "each once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_in_the_middle_of_a_replay_loses_nothing_and_the_books_are_right() {
+    for seed in 0..20 {
+        let mut random = Random(seed + 1);
+        let world = World::new();
+        let letters: Vec<Letter> = (1..=400).map(|n| letter(n, n)).collect();
+        world.letters().append(&letters).unwrap();
+        world.hand_over();
+        for _ in 0..4 {
+            let leg = world.start();
+            tokio::time::sleep(Duration::from_millis(random.below(2000))).await;
+            world.balanced(&leg.view);
+            leg.kill().await;
+        }
+        let leg = world.start();
+        let facts = replayed(&world, &leg).await;
+        assert_eq!(facts.delivered, 400, "seed {seed}");
+        assert_eq!(world.post.taken(), (1..=400).collect(), "seed {seed}");
+        leg.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_in_the_middle_of_a_replay_loses_no_letter() {
+    let world = World::new();
+    let letters: Vec<Letter> = (1..=100).map(|n| letter(n, n)).collect();
+    world.letters().append(&letters).unwrap();
+    world.hand_over();
+    let throttled = Failure::new("ThrottlingException", "slow down");
+    world.post.answers(move |_| Err(throttled.clone()));
+    let mut leg = world.start();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    world.append(1001..=1019).await;
+    world.cut.send_replace(world.log.durable());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(world.balanced(&leg.view).dead_lettered, 18, "the gap");
+    world.post.state().answer = None;
+    world.append(2001..=2009).await;
+    replayed(&world, &leg).await;
+    let facts = world.drain(&mut leg).await;
+    assert_eq!((facts.delivered, facts.pending()), (109, 0));
+    assert_eq!(world.post.taken(), (1..=100).chain(2001..=2009).collect());
+    assert_eq!(world.post.doubled(), 0);
+    leg.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_that_cannot_be_ended_sends_nothing_twice() {
+    let world = World::new();
+    let gap = Letter {
+        content: Content::Gap { from: 1, to: 2 },
+        ..letter(0, 0)
+    };
+    world
+        .letters()
+        .append(&[letter(1, 1), letter(2, 2), gap])
+        .unwrap();
+    world.hand_over();
+    // The gap cannot go back.
+    let path = world.home.path().join("dead-letters/main.logs.ndjson");
+    std::fs::create_dir(&path).unwrap();
+    for _ in 0..3 {
+        let leg = world.start();
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        let facts = world.complete(&leg.view);
+        assert_eq!((facts.delivered, facts.pending()), (2, 0));
+        leg.stop().await;
+    }
+    assert!(world.letters().handed_back("arn").unwrap().is_some());
+    std::fs::remove_dir(&path).unwrap();
+    let leg = world.start();
+    let facts = replayed(&world, &leg).await;
+    assert_eq!(facts.delivered, 2);
+    assert_eq!(world.post.doubled(), 0);
+    let left = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(left.lines().count(), 1, "{left}");
+    leg.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn letters_of_one_item_keep_the_books_right() {
+    let world = World::new();
+    let letters = [letter(1, 7), letter(1, 7), letter(2, 8), letter(3, 7)];
+    world.letters().append(&letters).unwrap();
+    world.letters().hand_over().unwrap();
+    world.expect(3); // two say the same
+    let leg = world.start();
+    let facts = replayed(&world, &leg).await;
+    assert_eq!((facts.delivered, facts.pending()), (3, 0));
+    assert_eq!(world.post.taken(), [1, 2, 3].into());
+    assert_eq!(world.post.doubled(), 0);
+    leg.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leg_that_cannot_write_letters_obeys_a_cut_and_a_stop() {
+    let world = World::new();
+    world.append(1..=9).await;
+    world.append([LARGE + 1]).await;
+    let directory = world.home.path().join("dead-letters");
+    std::fs::create_dir(&directory).unwrap();
+    let path = directory.join("main.logs.ndjson");
+    std::fs::create_dir(&path).unwrap();
+    let leg = world.start();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    leg.stop().await;
+    let mut leg = world.start();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    world.cut.send_replace(world.log.durable());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    std::fs::remove_dir(&path).unwrap();
+    world.append(11..=19).await;
+    let facts = world.drain(&mut leg).await;
+    assert_eq!((facts.delivered, facts.dead_lettered), (18, 1));
+    assert_eq!(world.post.doubled(), 0);
+    leg.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn letters_that_cannot_be_read_do_not_stop_a_leg() {
+    let world = World::new();
+    world.append(1..=9).await;
+    let path = world.home.path().join("dead-letters/main.logs.ndjson");
+    std::fs::create_dir_all(&path).unwrap();
+    let mut leg = world.start();
+    let facts = world.drain(&mut leg).await;
+    assert_eq!(facts.delivered, 9);
     leg.stop().await;
 }
 
@@ -563,6 +794,7 @@ async fn a_record_that_cannot_be_read_is_counted_and_stepped_over() {
     batch.push(b"no number");
     let permit = world.log.reserve(batch.bytes()).await.unwrap();
     permit.append(batch).await.unwrap();
+    world.expect(1);
     world.append([2]).await;
     let mut leg = world.start();
     let facts = world.drain(&mut leg).await;
