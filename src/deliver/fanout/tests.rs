@@ -32,6 +32,7 @@ struct State {
     /// The numbers of each request.
     requests: Vec<Vec<u64>>,
     introductions: u32,
+    is_missing: bool,
     /// It never answers an introduction.
     is_shut: bool,
     /// Answers instead of success.
@@ -83,6 +84,13 @@ impl Destination for Post {
 
     fn target(&self) -> &str {
         "post"
+    }
+
+    async fn is_there(&self) -> Result<(), Failure> {
+        match self.state().is_missing {
+            true => Err(Failure::new("ResourceNotFoundException", "no bus")),
+            false => Ok(()),
+        }
     }
 
     async fn introduce(&self) -> Result<(), Failure> {
@@ -495,6 +503,29 @@ async fn what_waits_behind_a_silent_destination_is_counted() {
     let mut leg = world.start();
     let facts = world.drain(&mut leg).await;
     assert_eq!((facts.delivered, facts.pending()), (540, 0));
+    leg.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_at_any_start_before_the_destination_is_there() {
+    let world = World::new();
+    world.append(1..=20).await;
+    let mut leg = world.start();
+    world.drain(&mut leg).await;
+    leg.stop().await;
+
+    world.append(21..=40).await;
+    world.post.state().is_missing = true;
+    let mut leg = world.start();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.post.taken(), wanted(1..=20));
+    let facts = leg.view.facts();
+    assert_eq!(facts.pending(), 18);
+    assert_eq!(facts.last_error.unwrap().code, "ResourceNotFoundException");
+    world.post.state().is_missing = false;
+    world.drain(&mut leg).await;
+    assert_eq!(world.post.taken(), wanted(1..=40));
+    assert_eq!(world.post.state().introductions, 1);
     leg.stop().await;
 }
 
