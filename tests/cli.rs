@@ -157,7 +157,7 @@ fn dead_letters_are_handed_over_with_and_without_a_daemon() {
         let (code, stdout, stderr) = traild(directory.path(), replay);
         assert_eq!(
             (code, stdout.as_str()),
-            (0, "main bus: 1 letter of 1 event will be sent again\n"),
+            (0, "main bus: 1 letter of 1 event handed back\n"),
             "{stderr}"
         );
         assert!(
@@ -166,7 +166,7 @@ fn dead_letters_are_handed_over_with_and_without_a_daemon() {
         );
         let expected = match is_running {
             true => "traild is running, pid ",
-            false => "traild is not running: they are sent when it runs next\n",
+            false => "traild is not running: they are sent when it runs next, ",
         };
         assert!(stderr.contains(expected), "{stderr}");
         drop(held);

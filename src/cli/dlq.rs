@@ -13,7 +13,7 @@ use super::{DataDirArgument, Failure, counted, talk};
 use crate::deliver::dead_letter::{
     self, Content, DeadLetters, Letter, LetterFile, Letters, Line, Tally,
 };
-use crate::deliver::view::{REASONS, Sink};
+use crate::deliver::view::{JOURNAL_DAMAGED, REASONS, Sink};
 use crate::trail::TrailName;
 use crate::wal::DirLock;
 
@@ -151,6 +151,7 @@ fn list(files: Vec<LetterFile>, json: bool, out: &mut impl Write) -> Result<(), 
         sources.extend(Source::open(file)?);
     }
     let mut shown = 0_u64;
+    let (mut gaps, mut damaged) = (0_u64, 0_u64);
     let mut written = Ok(());
     while written.is_ok()
         && let Some(source) = sources
@@ -170,6 +171,13 @@ fn list(files: Vec<LetterFile>, json: bool, out: &mut impl Write) -> Result<(), 
             write!(out, "{head}{row}")
         };
         shown += 1;
+        match letter.content {
+            Content::Item { .. } => {}
+            Content::Gap { .. } if letter.reason == JOURNAL_DAMAGED => {
+                damaged = letter.events.saturating_add(damaged)
+            }
+            Content::Gap { .. } => gaps = letter.events.saturating_add(gaps),
+        }
     }
     match written.and_then(|()| out.flush()) {
         // Whoever reads has seen enough.
@@ -183,6 +191,12 @@ fn list(files: Vec<LetterFile>, json: bool, out: &mut impl Write) -> Result<(), 
             source.file.path.display(),
             if source.unreadable == 1 { "is" } else { "are" },
         ));
+    }
+    for (events, meaning) in [(gaps, GAP), (damaged, DAMAGED)] {
+        if events > 0 && !json {
+            let events = counted(events, "event");
+            talk(format!("{events} cannot be sent again, since {meaning}"));
+        }
     }
     if shown == 0 {
         talk("no dead letters");
@@ -265,6 +279,11 @@ fn event_id(content: &Content) -> Option<String> {
     }
 }
 
+/// What a gap means.
+const GAP: &str = "the log could not wait and no longer holds them; S3 has them";
+/// What a gap means of which the reason is [`JOURNAL_DAMAGED`].
+const DAMAGED: &str = "the log is damaged there; S3 may not have them either";
+
 /// A letter's text is a destination's or an event's: nothing in it may steer a terminal.
 fn plain(text: &str) -> String {
     text.chars()
@@ -295,8 +314,10 @@ fn replay(data_dir: &Path, of: &Selection) -> Result<(), Failure> {
         return Ok(());
     }
     talk(match DirLock::holder(data_dir)? {
-        Some(holder) => format!("traild is running, {holder}: it sends them now"),
-        None => "traild is not running: they are sent when it runs next".to_owned(),
+        Some(holder) => format!(
+            "traild is running, {holder}: it sends them now, where it still has the trail and the destination"
+        ),
+        None => "traild is not running: they are sent when it runs next, where it still has the trail and the destination".to_owned(),
     });
     Ok(())
 }
@@ -307,21 +328,30 @@ fn tell(file: &LetterFile, tally: &Tally) -> Result<(), Failure> {
         item_events,
         gaps,
         gap_events,
+        damaged,
+        damaged_events,
         unreadable,
     } = *tally;
     let leg = format!("{} {}", file.trail, file.sink);
     if items > 0 {
         super::print(format!(
-            "{leg}: {} of {} will be sent again\n",
+            "{leg}: {} of {} handed back\n",
             counted(items, "letter"),
             counted(item_events, "event")
         ))?;
     }
     if gaps > 0 {
         talk(format!(
-            "{leg}: {} of {} cannot be sent again, since the log no longer holds them; S3 has them",
+            "{leg}: {} of {} cannot be sent again, since {GAP}",
             counted(gaps, "gap"),
             counted(gap_events, "event")
+        ));
+    }
+    if damaged > 0 {
+        talk(format!(
+            "{leg}: {} of {} cannot be sent again, since {DAMAGED}",
+            counted(damaged, "gap"),
+            counted(damaged_events, "event")
         ));
     }
     if unreadable > 0 {
@@ -344,6 +374,7 @@ mod tests {
         Letter {
             at: at.to_owned(),
             trail: trail.to_owned(),
+            trail_arn: None,
             sink: sink.to_string(),
             reason: "too_large".to_owned(),
             message: "300000 bytes\u{1b}[2J\nof 262144".to_owned(),

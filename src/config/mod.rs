@@ -102,12 +102,15 @@ pub struct Journal {
     pub on_full: JournalOnFull,
 }
 
-/// What happens when only legs besides S3 hold the journal, and it is nearly full.
+/// What happens when only legs besides S3 hold the journal, and it has seven eighths of `max_bytes`, or the disk takes no more.
+///
+/// It is about legs that follow the journal: CloudWatch Logs and EventBridge. SNS follows the ledger, and is cut off in any case when the
+/// ledger has 256 MiB, or 64 MiB while the journal takes no more: what is kept for a topic must never stop events from being accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JournalOnFull {
-    /// They are cut off: what they have not delivered becomes a dead-lettered gap.
+    /// They are cut off, a segment of `segment_bytes` at a time: what they have not delivered becomes a dead-lettered gap.
     CutOff,
-    /// Events are refused until they go on, as for S3.
+    /// Events are refused until they go on, as for S3, when the journal has `max_bytes`.
     Reject,
 }
 

@@ -5,6 +5,7 @@
 use std::net::Ipv4Addr;
 
 use crate::trail::TrailName;
+use crate::trail::arn::{Arn, not_an_arn};
 
 /// CloudTrail's rules for trails, which the type knows.
 pub fn trail_name(name: &str) -> Result<(), String> {
@@ -91,10 +92,8 @@ pub fn organization_id(id: &str) -> Result<(), String> {
 }
 
 pub fn role_arn(arn: &str) -> Result<(), String> {
-    let wrong = || not_an_arn("an IAM role", "arn:aws:iam::111122223333:role/trail");
-    let resource = Arn::parse(arn, "iam", Scope::Global)
-        .ok_or_else(wrong)?
-        .resource;
+    let wrong = || not_an_arn("an IAM role", "arn:aws:iam::111122223333:role/trail").0;
+    let resource = Arn::global_resource(arn, "iam").ok_or_else(wrong)?;
     match resource.strip_prefix("role/") {
         Some(name) if !name.is_empty() => Ok(()),
         _ => Err(wrong()),
@@ -109,10 +108,9 @@ pub fn kms_key(key: &str) -> Result<(), String> {
                 "a KMS key",
                 "arn:aws:kms:us-east-1:111122223333:key/12345678-1234-1234-1234-123456789012",
             )
+            .0
         };
-        Arn::parse(key, "kms", Scope::Regional)
-            .ok_or_else(wrong)?
-            .resource
+        Arn::regional(key, "kms").ok_or_else(wrong)?.resource
     } else if key.starts_with("alias/") {
         key
     } else {
@@ -150,36 +148,6 @@ fn is_key_id(id: &str) -> bool {
         && id
             .bytes()
             .all(|b| b.is_ascii_hexdigit() || b == b'-' || b"mrk".contains(&b))
-}
-
-enum Scope {
-    Regional,
-    Global,
-}
-
-struct Arn<'a> {
-    resource: &'a str,
-}
-
-impl<'a> Arn<'a> {
-    /// `arn:<partition>:<service>:<region>:<account>:<resource>`, with region and account checked as the scope asks.
-    fn parse(text: &'a str, service: &str, scope: Scope) -> Option<Self> {
-        let mut parts = text.splitn(6, ':');
-        let (arn, partition, given) = (parts.next()?, parts.next()?, parts.next()?);
-        let (region, account, resource) = (parts.next()?, parts.next()?, parts.next()?);
-        let partition_ok = partition == "aws" || partition.starts_with("aws-");
-        let region_ok = match scope {
-            Scope::Regional => region.parse::<crate::event::Region>().is_ok(),
-            Scope::Global => region.is_empty(),
-        };
-        let account_ok = account.parse::<crate::event::AccountId>().is_ok();
-        (arn == "arn" && partition_ok && given == service && region_ok && account_ok)
-            .then_some(Self { resource })
-    }
-}
-
-fn not_an_arn(what: &str, example: &str) -> String {
-    format!("is not the ARN of {what}, as in {example}")
 }
 
 #[cfg(test)]

@@ -419,25 +419,14 @@ pub(super) fn filled(item: &Item) -> Result<String, Problem> {
 pub(super) fn named(
     rule: fn(&str) -> Result<(), String>,
 ) -> impl Fn(&Item) -> Result<String, Problem> {
-    move |item| {
-        let text = text(item)?;
-        rule(&text).map_err(Problem::new)?;
-        Ok(text)
-    }
+    move |item| keeping(rule)(&text(item)?).map_err(Problem::new)
 }
 
-/// As `named`, but empty text means "none".
-pub(super) fn optional(
+/// A rule of `names` as one makes a value of text: the text itself, when it keeps the rule.
+pub(super) fn keeping(
     rule: fn(&str) -> Result<(), String>,
-) -> impl Fn(&Item) -> Result<Option<String>, Problem> {
-    move |item| {
-        let text = text(item)?;
-        if text.is_empty() {
-            return Ok(None);
-        }
-        rule(&text).map_err(Problem::new)?;
-        Ok(Some(text))
-    }
+) -> impl Fn(&str) -> Result<String, String> {
+    move |text| rule(text).map(|()| text.to_owned())
 }
 
 /// Text that may be empty, which means none; otherwise what `parse` makes of it. Its error finishes the sentence "this …".

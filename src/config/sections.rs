@@ -10,8 +10,8 @@ use serde_json::Value as Json;
 use super::mistake::{Mistake, Place};
 use super::names;
 use super::reader::{
-    At, Findings, Problem, Section, duration, filled, json, named, none_or, number, one_of,
-    optional, parsed, size, text, texts, truth,
+    At, Findings, Problem, Section, duration, filled, json, keeping, named, none_or, number,
+    one_of, parsed, size, text, texts, truth,
 };
 use super::tree::{Item, Table};
 use super::*;
@@ -422,7 +422,11 @@ fn read_trail(
         None,
         none_or(str::parse::<LogGroup>),
     );
-    let role = section.take_or("cloud_watch_logs_role_arn", None, optional(names::role_arn));
+    let role = section.take_or(
+        "cloud_watch_logs_role_arn",
+        None,
+        none_or(keeping(names::role_arn)),
+    );
     if role.value.is_some() && log_group.value.is_none() && !log_group.is_given() {
         findings.warn(role.warning("has no effect without cloud_watch_logs_log_group_arn"));
     }
@@ -445,8 +449,11 @@ fn read_trail(
         ));
     }
     let organization = section.take_or("is_organization_trail", false, truth);
-    let organization_id =
-        section.take_or("organization_id", None, optional(names::organization_id));
+    let organization_id = section.take_or(
+        "organization_id",
+        None,
+        none_or(keeping(names::organization_id)),
+    );
     let accounts = section.take_or(
         "organization_accounts",
         Members::Every,
@@ -477,7 +484,7 @@ fn read_trail(
                 "digest files are not delivered by this version of traild; log files are",
             ));
     }
-    let kms_key = section.take_or("kms_key_id", None, optional(names::kms_key));
+    let kms_key = section.take_or("kms_key_id", None, none_or(keeping(names::kms_key)));
     let selectors = read_selectors(&mut section, findings);
     section.close();
     let (name, bucket) = (name?, bucket?);

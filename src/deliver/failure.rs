@@ -1,19 +1,28 @@
-//! What went wrong with an attempt, in words that are fit to be shown: bounded, one line, whatever a store has answered.
+//! What went wrong with an attempt, in words that are fit to be shown: bounded, one line, whatever a service has answered.
 
+use std::error::Error;
+
+// Every AWS client has these two types; the crate that they come from, aws-smithy-runtime-api, asks to be used through them.
 use aws_sdk_s3::config::http::HttpResponse;
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{ConnectorError, SdkError};
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use crate::telemetry::chain;
+
+/// The code of an attempt for which the client had no credentials: none were found, or a role could not be assumed.
+const NO_CREDENTIALS: &str = "CredentialsError";
 
 const MAX_CODE_BYTES: usize = 64;
 const MAX_MESSAGE_CHARS: usize = 512;
 
-/// A failed attempt. Whatever it was, it is tried again.
+/// A failed attempt. What follows is the leg's decision: all is tried again but what [`Failure::is_about_content`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The store's own code where it has given one: ASCII letters and digits.
+    /// The service's own code where it has given one, else one of ours: 1 to 64 ASCII letters and digits.
     pub code: String,
+    /// One line of at most 512 characters.
     pub message: String,
+    /// Of HTTP, when there was an answer.
     pub status: Option<u16>,
 }
 
@@ -28,7 +37,9 @@ impl Failure {
         }
     }
 
-    pub fn of<E: ProvideErrorMetadata + std::error::Error + 'static>(
+    /// What an AWS client says. Without a code of the service's, it is `Timeout`, `DispatchFailure` (the service was not reached, or broke
+    /// off), `CredentialsError` (there was nothing to sign with), `ConstructionFailure`, `ResponseError` or `Http<status>`.
+    pub fn of<E: ProvideErrorMetadata + Error + 'static>(
         error: &SdkError<E, HttpResponse>,
     ) -> Self {
         let status = error
@@ -37,6 +48,11 @@ impl Failure {
         let code = match (error.code(), error, status) {
             (Some(code), _, _) => code,
             (None, SdkError::TimeoutError(_), _) => "Timeout",
+            (None, SdkError::DispatchFailure(failure), _)
+                if failure.as_connector_error().is_some_and(was_not_signed) =>
+            {
+                NO_CREDENTIALS
+            }
             (None, SdkError::DispatchFailure(_), _) => "DispatchFailure",
             (None, SdkError::ConstructionFailure(_), _) => "ConstructionFailure",
             (None, _, Some(status)) => &format!("Http{status}"),
@@ -71,9 +87,11 @@ impl Failure {
         CODES.contains(&self.code.as_str()) || self.status == Some(413)
     }
 
-    /// The store refuses because of who asks or how it was signed: asked again with better credentials, it may answer.
+    /// The service refuses because of who asks or how it was signed, or there was nothing to sign with: asked again with better
+    /// credentials, it may answer.
     pub fn is_about_credentials(&self) -> bool {
-        const CODES: [&str; 11] = [
+        const CODES: [&str; 12] = [
+            NO_CREDENTIALS,
             "ExpiredToken",
             "ExpiredTokenException",
             "InvalidAccessKeyId",
@@ -90,6 +108,16 @@ impl Failure {
     }
 }
 
+/// Whether the client failed before it had anything to send. The SDK gives that the same error as a connection that failed, though of no
+/// kind of its own (`OrchestratorError::into_sdk_error`), which the connection's errors only have when the HTTP client cannot tell either.
+fn was_not_signed(error: &ConnectorError) -> bool {
+    let is_of_no_kind = error.is_other() && error.as_other().is_none();
+    let is_of_http = error.source().is_some_and(|source| {
+        source.is::<hyper_util::client::legacy::Error>() || source.is::<hyper::Error>()
+    });
+    is_of_no_kind && !is_of_http
+}
+
 fn presentable(message: &str) -> String {
     message
         .chars()
@@ -101,6 +129,42 @@ fn presentable(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aws_sdk_s3::error::ErrorMetadata;
+    use aws_smithy_types::retry::ErrorKind;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("refused")]
+    struct Refused;
+
+    impl ProvideErrorMetadata for Refused {
+        fn meta(&self) -> &ErrorMetadata {
+            unreachable!("no service has answered")
+        }
+    }
+
+    #[test]
+    fn only_what_failed_before_there_was_a_request_is_about_credentials() {
+        let why = || "the role may not be assumed".into();
+        for (error, code) in [
+            (ConnectorError::other(why(), None), "CredentialsError"),
+            (
+                // How the HTTP client tells of a connection that was closed in the middle of an answer.
+                ConnectorError::other(why(), Some(ErrorKind::TransientError)),
+                "DispatchFailure",
+            ),
+            (ConnectorError::io(why()), "DispatchFailure"),
+            (ConnectorError::timeout(why()), "DispatchFailure"),
+            (ConnectorError::user(why()), "DispatchFailure"),
+        ] {
+            let failure = Failure::of(&SdkError::<Refused, _>::dispatch_failure(error));
+            assert_eq!(failure.code, code);
+            assert_eq!(failure.is_about_credentials(), code == "CredentialsError");
+            assert!(
+                failure.message.contains("may not be assumed"),
+                "{failure:?}"
+            );
+        }
+    }
 
     #[test]
     fn a_hostile_answer_is_shown_short_and_on_one_line() {

@@ -61,6 +61,7 @@ impl Sink {
                 "KMSAccessDenied",
                 "KMSThrottling",
                 "NotFound",
+                "Throttled",
                 "Throttling",
             ],
             Self::Logs => &[
@@ -257,7 +258,7 @@ impl Facts {
 }
 
 /// Failures that a request to any destination may meet before it is answered.
-const ERRORS_OF_ANY_SINK: [&str; 2] = ["DispatchFailure", "Timeout"];
+const ERRORS_OF_ANY_SINK: [&str; 3] = ["CredentialsError", "DispatchFailure", "Timeout"];
 /// A destination chooses its codes, so only so many of them become series of a leg. The rest is counted together.
 const MAX_ERROR_CODES: usize = 64;
 const OTHER_ERRORS: &str = "Other";

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::arn::{Arn, not_an_arn};
 use crate::event::{AccountId, Region};
 
 /// An SNS topic that is told of each log file. CloudTrail publishes to standard topics only (`InvalidSnsTopicNameException`).
@@ -197,32 +198,6 @@ impl fmt::Display for EventBus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.given)
     }
-}
-
-/// `arn:<partition>:<service>:<region>:<account>:<resource>`.
-struct Arn<'a> {
-    region: Region,
-    account: AccountId,
-    resource: &'a str,
-}
-
-impl<'a> Arn<'a> {
-    fn regional(text: &'a str, service: &str) -> Option<Self> {
-        let mut parts = text.splitn(6, ':');
-        let (arn, partition, given) = (parts.next()?, parts.next()?, parts.next()?);
-        let (region, account, resource) = (parts.next()?, parts.next()?, parts.next()?);
-        let is_partition = partition == "aws" || partition.starts_with("aws-");
-        (arn == "arn" && is_partition && given == service).then_some(())?;
-        Some(Self {
-            region: region.parse().ok()?,
-            account: account.parse().ok()?,
-            resource,
-        })
-    }
-}
-
-fn not_an_arn(what: &str, example: &str) -> Invalid {
-    Invalid(format!("is not the ARN of {what}, as in {example}"))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! us-east-1 and follow that region; a trail that does not include global service events leaves them out (CloudTrail user
 //! guide, "about global service events"; `IncludeGlobalServiceEvents` of CreateTrail).
 
+pub mod arn;
 pub mod destination;
 pub mod selector;
 
@@ -107,9 +108,12 @@ pub struct Trail {
     pub prefix: String,
     /// The KMS key that encrypts the log files, when one is asked for.
     pub kms_key_id: Option<String>,
-    /// Is told of each log file.
+    /// Is told of each log file, by one notification (CreateTrail, `SnsTopicName`).
     pub topic: Option<Topic>,
+    /// Gets each event that the trail selects, as one log event (CreateTrail, `CloudWatchLogsLogGroupArn` and `CloudWatchLogsRoleArn`).
     pub log_group: Option<LogGroup>,
+    /// Gets each event that the trail selects, as one event of the bus (EventBridge user guide, "AWS service events delivered via AWS
+    /// CloudTrail", where it is the account's default bus; here any may be named).
     pub event_bus: Option<EventBus>,
     pub selectors: Selectors,
 }

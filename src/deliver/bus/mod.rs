@@ -3,7 +3,7 @@
 //! - An event goes to a bus once, even when several trails that send there select it: the first of them sends it ([`sharing`]; EventBridge user guide,
 //!   "AWS service events delivered via CloudTrail"; seen on AWS as one copy a bus). The others' legs do not count it as theirs.
 //! - PutEvents answers each entry by itself. One that is refused for what is in it is a dead letter; one that failed is sent again, alone.
-//! - PutEvents also answers success, and drops the events, when the bus does not exist. So nothing is sent before the bus was seen once, a restart begins anew with that, and
+//! - PutEvents also answers success, and drops the events, when the bus does not exist. So nothing is sent before the bus was seen once, and
 //!   what was sent counts as delivered only when the bus is seen to be there afterwards ([`existence`]). A role that may put and not look is
 //!   believed, and so is a service that cannot tell; the log says so once.
 //! - On AWS, a rule sees read-only management events only when its state is `ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS`. EventBridge
@@ -27,7 +27,6 @@ use aws_sdk_eventbridge::Client;
 use aws_sdk_eventbridge::config::Region;
 use aws_sdk_eventbridge::types::PutEventsResultEntry;
 use bytes::Bytes;
-use tokio::sync::OnceCell;
 
 use self::envelope::Envelope;
 use self::existence::{Existence, Lookout};
@@ -68,8 +67,6 @@ pub struct Bus {
     client: Renewing<Client>,
     options: Options,
     lookout: Lookout,
-    /// Done when the bus was seen, or cannot be, since the daemon started.
-    first_look: OnceCell<()>,
     blindness_is_told: AtomicBool,
 }
 
@@ -89,20 +86,8 @@ impl Bus {
             client,
             options,
             lookout: Lookout::default(),
-            first_look: OnceCell::new(),
             blindness_is_told: AtomicBool::new(false),
         }
-    }
-
-    /// Fails until the bus was seen, or was found not to be seen by anyone. Cancel safe.
-    async fn look_first(&self) -> Result<(), Failure> {
-        let look = || async {
-            match self.lookout.ask(self.look()).await {
-                Existence::Present | Existence::Hidden => Ok(()),
-                Existence::Absent(failure) | Existence::Unknown(failure) => Err(failure),
-            }
-        };
-        self.first_look.get_or_try_init(look).await.copied()
     }
 
     async fn look(&self) -> Existence {
@@ -154,8 +139,12 @@ impl Destination for Bus {
         self.bus.as_str()
     }
 
-    async fn introduce(&self) -> Result<(), Failure> {
-        self.look_first().await
+    /// Looks whether the bus is there before anything is sent to it.
+    async fn is_there(&self) -> Result<(), Failure> {
+        match self.lookout.ask(self.look()).await {
+            Existence::Present | Existence::Hidden => Ok(()),
+            Existence::Absent(failure) | Existence::Unknown(failure) => Err(failure),
+        }
     }
 
     fn read(&self, at: Position, frame: Bytes) -> Result<Vec<Item>, Unreadable> {
@@ -189,7 +178,6 @@ impl Destination for Bus {
     }
 
     async fn send(&self, _lane: usize, entries: &[Envelope]) -> Result<Vec<Verdict>, Failure> {
-        self.look_first().await?;
         let bus = self.bus.as_str();
         let addressed = entries.iter().map(|entry| entry.addressed(bus)).collect();
         let put = self.client.attempt(async |client| {

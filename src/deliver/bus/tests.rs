@@ -11,15 +11,7 @@ use crate::trail::tests::{event, trail};
 
 const BUS: &str = "arn:aws:events:eu-west-1:111122223333:event-bus/audit";
 
-/// A bus that was seen.
 fn bus(service: &Service, earlier: Vec<Trail>) -> Bus {
-    Bus {
-        first_look: OnceCell::new_with(Some(())),
-        ..unseen(service, earlier)
-    }
-}
-
-fn unseen(service: &Service, earlier: Vec<Trail>) -> Bus {
     let options = Options {
         source: "traild.{service}".to_owned(),
         max_bytes: 1000,
@@ -250,8 +242,8 @@ async fn where_the_bus_cannot_be_described_it_is_believed_and_not_asked_again_at
         (501, "InternalFailure"),
     ] {
         let service = describing(status, code).await;
-        let bus = unseen(&service, vec![]);
-        assert_eq!(bus.introduce().await, Ok(()), "{code}");
+        let bus = bus(&service, vec![]);
+        assert_eq!(bus.is_there().await, Ok(()), "{code}");
         for _ in 0..3 {
             assert_eq!(bus.confirm().await, Confirmation::Arrived, "{code}");
         }
@@ -261,37 +253,16 @@ async fn where_the_bus_cannot_be_described_it_is_believed_and_not_asked_again_at
 
 #[tokio::test]
 async fn nothing_is_sent_before_the_bus_was_seen() {
+    let service = describing(200, "").await;
+    assert_eq!(bus(&service, vec![]).is_there().await, Ok(()));
     for (status, code) in [
         (400, "ResourceNotFoundException"),
         (500, "InternalException"),
     ] {
-        // Any other question makes it panic.
         let service = describing(status, code).await;
-        let bus = unseen(&service, vec![]);
-        let introduced = bus.introduce().await.unwrap_err();
-        let sent = bus.send(0, &entries(&bus, 1)).await.unwrap_err();
-        assert_eq!([introduced.code, sent.code], [code, code]);
+        let failure = bus(&service, vec![]).is_there().await.unwrap_err();
+        assert_eq!(failure.code, code);
     }
-}
-
-#[tokio::test]
-async fn one_look_at_the_bus_is_enough_for_all_that_is_sent_after_it() {
-    let service = Service::start(|asked| match asked.target() {
-        "AWSEvents.PutEvents" => Answer::new(200, json!({ "Entries": [{ "EventId": "a" }] })),
-        _ => Answer::new(200, json!({ "Name": "audit", "Arn": BUS })),
-    })
-    .await;
-    let bus = unseen(&service, vec![]);
-    let entries = entries(&bus, 1);
-    let (one, other) = tokio::join!(bus.send(0, &entries), bus.send(1, &entries));
-    assert_eq!(
-        (one, other),
-        (Ok(vec![Verdict::Delivered]), Ok(vec![Verdict::Delivered]))
-    );
-    let asked = service.asked();
-    let targets: Vec<_> = asked.iter().map(Asked::target).collect();
-    let put = "AWSEvents.PutEvents";
-    assert_eq!(targets, ["AWSEvents.DescribeEventBus", put, put]);
 }
 
 #[tokio::test]

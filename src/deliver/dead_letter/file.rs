@@ -3,8 +3,10 @@
 //! A trail's name may hold dots, a sink's holds none, so that a name is read from its end.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+
+use memchr::memmem;
 
 use super::Letter;
 use crate::deliver::view::Sink;
@@ -97,6 +99,8 @@ impl LetterFile {
 pub struct Letters {
     path: PathBuf,
     reader: BufReader<File>,
+    /// Bytes before the next line.
+    offset: u64,
 }
 
 /// A line, with its bytes as they stand, without the line end.
@@ -119,6 +123,7 @@ impl Letters {
             Ok(file) => Ok(Some(Self {
                 path: path.to_owned(),
                 reader: BufReader::with_capacity(64 << 10, file),
+                offset: 0,
             })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -129,33 +134,111 @@ impl Letters {
         &self.path
     }
 
+    /// Bytes before the next line.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Goes on at a line that has this many bytes before it.
+    pub fn go_to(&mut self, offset: u64) -> io::Result<()> {
+        self.reader.seek(SeekFrom::Start(offset))?;
+        self.offset = offset;
+        Ok(())
+    }
+
     /// The next line that is not blank; none at the end.
     pub fn next_line(&mut self) -> io::Result<Option<Line>> {
-        loop {
-            let mut text = Vec::new();
-            let mut limited = (&mut self.reader).take(MAX_LINE_BYTES);
-            if limited.read_until(b'\n', &mut text)? == 0 {
-                return Ok(None);
+        let mut text = Vec::new();
+        Ok(self.next_text(&mut text)?.then(|| Line::read(text)))
+    }
+
+    /// The same, but letters of items before the position `from` are passed over, and not parsed.
+    pub fn next_line_from(&mut self, from: u64) -> io::Result<Option<Line>> {
+        let mut text = Vec::new();
+        while self.next_text(&mut text)? {
+            if position(&text).is_none_or(|position| position >= from) {
+                return Ok(Some(Line::read(text)));
             }
+        }
+        Ok(None)
+    }
+
+    /// Whether there is one more line; it stands in `text` then.
+    fn next_text(&mut self, text: &mut Vec<u8>) -> io::Result<bool> {
+        loop {
+            text.clear();
+            let mut limited = (&mut self.reader).take(MAX_LINE_BYTES);
+            let read = limited.read_until(b'\n', text)?;
+            if read == 0 {
+                return Ok(false);
+            }
+            self.offset += read as u64;
             if text.last() == Some(&b'\n') {
                 text.pop();
             }
-            if text.trim_ascii().is_empty() {
-                continue;
+            if !text.trim_ascii().is_empty() {
+                return Ok(true);
             }
-            let line = match serde_json::from_slice(&text) {
-                Ok(letter) => Line::Letter { letter, text },
-                Err(_) => Line::Unreadable { text },
-            };
-            return Ok(Some(line));
         }
     }
 }
 
+/// The position in a letter that stands as this version writes it, found without parsing it. Before the body there are no other objects, and a
+/// quote within a string is escaped, so that what looks like the name is the name.
+fn position(line: &[u8]) -> Option<u64> {
+    const NAME: &[u8] = b"\"position\":";
+    let at = memmem::find(line, NAME)?;
+    if memmem::find(&line[..at], b"\"body\":").is_some() {
+        return None;
+    }
+    let rest = &line[at + NAME.len()..];
+    let end = rest.iter().position(|byte| !byte.is_ascii_digit())?;
+    let number = std::str::from_utf8(&rest[..end]).ok()?;
+    (rest[end] == b',').then(|| number.parse().ok()).flatten()
+}
+
 impl Line {
+    fn read(text: Vec<u8>) -> Self {
+        match serde_json::from_slice(&text) {
+            Ok(letter) => Self::Letter { letter, text },
+            Err(_) => Self::Unreadable { text },
+        }
+    }
+
     pub fn text(&self) -> &[u8] {
         match self {
             Self::Letter { text, .. } | Self::Unreadable { text } => text,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_position_of_a_letter_itself_is_taken_for_it() {
+        for (line, expected) in [
+            (
+                r#"{"at":"x","events":1,"position":70,"index":0,"body":{"position":3,"a":1}}"#,
+                Some(70),
+            ),
+            (
+                r#"{"message":"\"position\":1,","position":70,"index":0}"#,
+                Some(70),
+            ),
+            (
+                r#"{"body":{"position":3,"a":1},"position":70,"index":0}"#,
+                None,
+            ),
+            (r#"{"at":"x","from":1,"to":2}"#, None),
+            (r#"{"position": 70,"index":0}"#, None),
+            (r#"{"position":70.5,"index":0}"#, None),
+            (r#"{"position":-7,"index":0}"#, None),
+            (r#"{"position":99999999999999999999,"index":0}"#, None),
+            (r#"{"position":70"#, None),
+        ] {
+            assert_eq!(position(line.as_bytes()), expected, "{line}");
         }
     }
 }

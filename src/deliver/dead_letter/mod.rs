@@ -13,22 +13,24 @@
 //!
 //! `traild dlq replay` hands a file back by renaming it, n counting up. The leg takes the lowest n first, sends the items once more, and
 //! removes the file when each of them is delivered or, refused again, in a new letter. It works the same whether a daemon runs or not.
+//! The leg's memory tells how far it has come in a file ([`Replayed`]), so that a stop in the middle sends nothing twice.
 //!
-//! A gap names items that were never read, so that there is nothing to send; and a line may be unreadable, after a power
-//! loss, say. A file that holds nothing else is not handed over. Otherwise these lines go along, and back: when the items of the file are
-//! settled, they are added to the first file again before theirs is removed. They stay until someone removes them.
+//! A gap names items that were never read, so that there is nothing to send; a line may be unreadable, after a power loss, say; and a
+//! letter may be of another trail, which had the same name in another account or region. A file that holds only gaps and unreadable lines is not
+//! handed over. Otherwise all these lines go along, and back: when the items of the file are settled, they are added to the first file
+//! again before theirs is removed. They stay until someone removes them.
 //!
-//! A crash between any two steps loses nothing: the rename is one step, and a file that was not removed is sent again, which
-//! may double items and gaps.
+//! A crash between any two steps loses nothing: the rename is one step, and what was settled since the leg's memory was saved last is sent
+//! again. A crash between the lines going back and the removal doubles those lines.
 
 mod file;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -36,6 +38,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::fanout::ItemId;
+use super::fanout::memory::Replayed;
+use super::view::JOURNAL_DAMAGED;
 use crate::wal::Position;
 
 pub use file::{LetterFile, Letters, Line, files};
@@ -53,6 +57,9 @@ pub struct Letter {
     /// When it was written: RFC 3339 in UTC.
     pub at: String,
     pub trail: String,
+    /// Another account or region may have a trail of the same name. Letters of the first versions do not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trail_arn: Option<String>,
     pub sink: String,
     pub reason: String,
     pub message: String,
@@ -71,7 +78,8 @@ pub enum Content {
         index: u32,
         body: Box<RawValue>,
     },
-    /// Items that were never sent, because the log could not wait for them: those at positions `from` to below `to`.
+    /// Items that were never sent: those at positions `from` to below `to`. Either the log could not wait for them, and S3 has their events;
+    /// or it could not give them back ([`JOURNAL_DAMAGED`]), and S3 may not have them either.
     Gap { from: u64, to: u64 },
 }
 
@@ -80,6 +88,7 @@ pub enum Content {
 struct Stored {
     at: String,
     trail: String,
+    trail_arn: Option<String>,
     sink: String,
     reason: String,
     message: String,
@@ -98,6 +107,7 @@ impl TryFrom<Stored> for Letter {
         let Stored {
             at,
             trail,
+            trail_arn,
             sink,
             reason,
             message,
@@ -120,6 +130,7 @@ impl TryFrom<Stored> for Letter {
         Ok(Self {
             at,
             trail,
+            trail_arn,
             sink,
             reason,
             message,
@@ -143,21 +154,34 @@ pub struct Tally {
     pub items: u64,
     /// Events of the items.
     pub item_events: u64,
+    /// Gaps that S3 fills.
     pub gaps: u64,
-    /// Events of the gaps.
     pub gap_events: u64,
+    /// Gaps where the log is damaged.
+    pub damaged: u64,
+    pub damaged_events: u64,
     /// Lines that cannot be read.
     pub unreadable: u64,
 }
 
-/// A file that was handed back, being read.
+/// A file that was handed back.
 #[derive(Debug)]
 pub struct Replay {
     leg: DeadLetters,
     file: LetterFile,
-    letters: Letters,
-    /// Of what was read so far.
-    tally: Tally,
+    trail_arn: String,
+    /// Which file it is, with nothing of it settled.
+    mark: Replayed,
+    /// Of this many bytes of it, what is not sent was added to the first file again.
+    added_back: u64,
+}
+
+/// Letters to be sent together. No two of them are of one item.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    pub letters: Vec<Letter>,
+    /// When they are settled, so is all in this many bytes of the file.
+    pub upto: u64,
 }
 
 impl DeadLetters {
@@ -178,19 +202,21 @@ impl DeadLetters {
         self.append_lines(&lines)
     }
 
-    /// The items at or after `from` that have a letter. Blocking.
-    pub fn known(&self, from: u64) -> io::Result<BTreeSet<ItemId>> {
+    /// The items of this trail at or after `from` that have a letter. Blocking.
+    pub fn known(&self, trail_arn: &str, from: u64) -> io::Result<BTreeSet<ItemId>> {
         let mut known = BTreeSet::new();
         let mut add = |letters: Option<Letters>| -> io::Result<()> {
             let Some(mut letters) = letters else {
                 return Ok(());
             };
-            let mut tally = Tally::default();
-            while let Some(line) = letters.next_line()? {
-                tally.count(&line);
-                known.extend(line.item().filter(|item| item.position.0 >= from));
+            let mut left = Left::default();
+            while let Some(line) = letters.next_line_from(from)? {
+                match line.item_of(trail_arn) {
+                    Some(item) => drop(known.insert(item)),
+                    None => left.count(&line),
+                }
             }
-            tally.tell_unreadable(letters.path());
+            left.tell(letters.path());
             Ok(())
         };
         // In this order, a hand-over meanwhile shows its letters twice, not never.
@@ -198,21 +224,32 @@ impl DeadLetters {
         for file in self.waiting()? {
             add(file.open()?)?;
         }
+        known.retain(|item| item.position.0 >= from);
         Ok(known)
     }
 
     /// The oldest file that was handed back to this leg. Blocking.
-    pub fn handed_back(&self) -> io::Result<Option<Replay>> {
+    pub fn handed_back(&self, trail_arn: &str) -> io::Result<Option<Replay>> {
         let Some(file) = self.waiting()?.into_iter().next() else {
             return Ok(None);
         };
-        let replay = file.open()?.map(|letters| Replay {
+        let of = match fs::metadata(&file.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            of => of?,
+        };
+        let seconds = of.mtime().saturating_mul(1_000_000_000);
+        Ok(Some(Replay {
             leg: self.clone(),
+            mark: Replayed {
+                number: file.replay.unwrap_or_default(),
+                bytes: of.len(),
+                modified: seconds.saturating_add(of.mtime_nsec()),
+                ..Replayed::default()
+            },
             file,
-            letters,
-            tally: Tally::default(),
-        });
-        Ok(replay)
+            trail_arn: trail_arn.to_owned(),
+            added_back: 0,
+        }))
     }
 
     /// Hands the letters back to the leg, if there is an item among them, and tells what there is. Blocking.
@@ -290,34 +327,56 @@ impl DeadLetters {
 }
 
 impl Replay {
-    /// The next letters that hold items, about this many bytes of them; none at the end. Blocking.
-    pub fn next(&mut self, bytes: usize) -> io::Result<Vec<Letter>> {
-        let mut items = Vec::new();
-        let mut gathered = 0;
-        while gathered < bytes.max(1) {
-            let Some(line) = self.letters.next_line()? else {
-                break;
-            };
-            self.tally.count(&line);
-            if line.item().is_some()
-                && let Line::Letter { letter, text } = line
-            {
-                gathered += text.len();
-                items.push(letter);
-            }
-        }
-        Ok(items)
+    /// Which file it is, with nothing of it settled.
+    pub fn mark(&self) -> &Replayed {
+        &self.mark
     }
 
-    /// All of it is settled, after `next` has answered with none: gaps and unreadable lines go back, and the file is removed. Blocking.
-    pub fn finish(mut self) -> io::Result<()> {
-        if !self.next(1)?.is_empty() {
+    /// The next letters that hold items of this trail, after `upto` bytes and about this many bytes of them; none at the end. Of letters that
+    /// say the same of one item, there is one; if they do not say the same, the second is left for later. Blocking.
+    pub fn next(&self, upto: u64, bytes: usize) -> io::Result<Batch> {
+        let mut batch = Batch {
+            letters: Vec::new(),
+            upto,
+        };
+        let Some(mut letters) = self.file.open()? else {
+            return Ok(batch);
+        };
+        letters.go_to(upto)?;
+        let mut places = BTreeMap::new();
+        let mut gathered = 0;
+        while gathered < bytes.max(1) {
+            let Some(line) = letters.next_line()? else {
+                break;
+            };
+            if let Some(item) = line.item_of(&self.trail_arn)
+                && let Line::Letter { letter, text } = line
+            {
+                match places
+                    .get(&item)
+                    .map(|place: &usize| &batch.letters[*place])
+                {
+                    Some(first) if first.says_the_same(&letter) => {}
+                    Some(_) => break,
+                    None => {
+                        places.insert(item, batch.letters.len());
+                        gathered += text.len();
+                        batch.letters.push(letter);
+                    }
+                }
+            }
+            batch.upto = letters.offset();
+        }
+        Ok(batch)
+    }
+
+    /// All items in the file are settled, which are those in `upto` bytes: the other lines go back, and the file is removed. Where that
+    /// fails, it can be asked for again, and goes on from there. Blocking.
+    pub fn finish(&mut self, upto: u64) -> io::Result<()> {
+        if !self.next(upto, 1)?.letters.is_empty() {
             return Err(io::Error::other("there are letters that were not settled"));
         }
-        self.tally.tell_unreadable(self.letters.path());
-        if self.tally.gaps + self.tally.unreadable > 0 {
-            self.add_back()?;
-        }
+        self.add_back()?;
         match fs::remove_file(&self.file.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -325,22 +384,85 @@ impl Replay {
         sync_directory(&self.leg.directory)
     }
 
-    fn add_back(&self) -> io::Result<()> {
+    fn add_back(&mut self) -> io::Result<()> {
         let Some(mut letters) = self.file.open()? else {
             return Ok(());
         };
+        letters.go_to(self.added_back)?;
+        let mut left = Left::default();
         let mut lines = Vec::new();
         while let Some(line) = letters.next_line()? {
-            if line.item().is_none() {
+            if line.item_of(&self.trail_arn).is_none() {
+                left.count(&line);
                 lines.extend_from_slice(line.text());
                 lines.push(b'\n');
             }
             if lines.len() >= ADDED_BACK_BYTES {
                 self.leg.append_lines(&lines)?;
+                self.added_back = letters.offset();
                 lines.clear();
             }
         }
-        self.leg.append_lines(&lines)
+        self.leg.append_lines(&lines)?;
+        self.added_back = letters.offset();
+        left.tell(letters.path());
+        Ok(())
+    }
+}
+
+/// Lines that were passed over, though one might have hoped otherwise.
+#[derive(Default)]
+struct Left {
+    unreadable: u64,
+    /// Letters of another trail of the same name.
+    others: u64,
+}
+
+impl Left {
+    /// Counts a line that is no item of the trail.
+    fn count(&mut self, line: &Line) {
+        match line {
+            Line::Unreadable { .. } => self.unreadable += 1,
+            Line::Letter { .. } => self.others += u64::from(line.item().is_some()),
+        }
+    }
+
+    fn tell(&self, path: &Path) {
+        let Self { unreadable, others } = *self;
+        let path = path.display();
+        if unreadable > 0 {
+            tracing::warn!(%path, lines = unreadable, "dead letters that cannot be read were passed over");
+        }
+        if others > 0 {
+            tracing::warn!(
+                %path, letters = others,
+                "dead letters of a trail of this name in another account or region were passed over"
+            );
+        }
+    }
+}
+
+impl Letter {
+    /// Whether both are of one item, and would send the same.
+    fn says_the_same(&self, other: &Self) -> bool {
+        match (&self.content, &other.content) {
+            (
+                Content::Item {
+                    position,
+                    index,
+                    body,
+                },
+                Content::Item {
+                    position: other_position,
+                    index: other_index,
+                    body: other_body,
+                },
+            ) => {
+                (position, index, body.get(), self.events)
+                    == (other_position, other_index, other_body.get(), other.events)
+            }
+            _ => false,
+        }
     }
 }
 
@@ -352,18 +474,16 @@ impl Tally {
                     self.items += 1;
                     self.item_events = self.item_events.saturating_add(letter.events);
                 }
+                Content::Gap { .. } if letter.reason == JOURNAL_DAMAGED => {
+                    self.damaged += 1;
+                    self.damaged_events = self.damaged_events.saturating_add(letter.events);
+                }
                 Content::Gap { .. } => {
                     self.gaps += 1;
                     self.gap_events = self.gap_events.saturating_add(letter.events);
                 }
             },
             Line::Unreadable { .. } => self.unreadable += 1,
-        }
-    }
-
-    fn tell_unreadable(&self, path: &Path) {
-        if self.unreadable > 0 {
-            tracing::warn!(path = %path.display(), lines = self.unreadable, "dead letters that cannot be read were skipped");
         }
     }
 }
@@ -383,6 +503,15 @@ impl Line {
             }),
             Content::Gap { .. } => None,
         }
+    }
+
+    /// The same, if it is of this trail.
+    fn item_of(&self, trail_arn: &str) -> Option<ItemId> {
+        let Self::Letter { letter, .. } = self else {
+            return None;
+        };
+        let is_of = letter.trail_arn.as_deref().is_none_or(|of| of == trail_arn);
+        self.item().filter(|_| is_of)
     }
 }
 

@@ -32,6 +32,34 @@ pub struct Memory {
     /// Of a leg to an event bus: what it leaves to the legs of other trails there, by their ARNs.
     #[serde(default)]
     pub earlier: BTreeMap<String, Left>,
+    /// The file of dead letters that is being sent again.
+    #[serde(default)]
+    pub replay: Option<Replayed>,
+}
+
+/// How far the sending of a file of dead letters that was handed back has come.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replayed {
+    /// Which file: its number may be given again, together with length and time it is not.
+    pub number: u64,
+    pub bytes: u64,
+    /// When it was last written to: nanoseconds since 1970.
+    pub modified: i64,
+    /// The letters in this many of its bytes are settled.
+    pub upto: u64,
+    /// Items of letters after that which are settled, too, by position and index.
+    pub settled: BTreeSet<(u64, u32)>,
+}
+
+impl Replayed {
+    pub fn is_of_same_file(&self, other: &Self) -> bool {
+        let of = |this: &Self| (this.number, this.bytes, this.modified);
+        of(self) == of(other)
+    }
+
+    pub fn has_settled(&self, id: ItemId) -> bool {
+        self.settled.contains(&(id.position.0, id.index))
+    }
 }
 
 /// What became of a leg's file.
@@ -58,6 +86,23 @@ impl Memory {
     pub fn settle(&mut self, id: ItemId) {
         if id.position.0 >= self.next {
             self.settled.insert((id.position.0, id.index));
+        }
+    }
+
+    /// An item of the dead letters that are being sent again is settled.
+    pub fn settle_letter(&mut self, id: ItemId) {
+        if let Some(replay) = &mut self.replay {
+            replay.settled.insert((id.position.0, id.index));
+        }
+    }
+
+    /// The letters in this many bytes of the file that is being sent again are settled.
+    pub fn advance_replay(&mut self, upto: u64) {
+        if let Some(replay) = &mut self.replay
+            && upto > replay.upto
+        {
+            replay.upto = upto;
+            replay.settled.clear();
         }
     }
 
@@ -236,6 +281,12 @@ mod tests {
                 },
             )]
             .into(),
+            replay: Some(Replayed {
+                number: 2,
+                modified: 1_767_323_045_000_000_001,
+                settled: [(4000, 1)].into(),
+                ..Replayed::default()
+            }),
         };
         file.write(&memory).unwrap();
         assert_eq!(file.read(), Recalled::Memory(memory));

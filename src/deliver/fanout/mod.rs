@@ -8,7 +8,8 @@
 //!
 //! The leg ([`leg`]) is the same for every destination: it reads a chunk of the log, sends its items in as many lanes as the
 //! destination asks for, and goes on when each of them is settled: delivered, or in the dead-letter file with the reason. Its place is
-//! saved every second and when it stops, so a crash sends again what was settled within the last second; a stop sends nothing twice.
+//! saved every second and when it stops, so a crash sends again what was settled within the last second. A stop waits half a second for
+//! the answers to what was sent, and sends nothing twice that is answered by then; what is not may be sent again after the next start.
 //!
 //! What a destination answers decides, and nothing else does: an item that it refuses for what is in it is dead-lettered; whatever else
 //! goes wrong is tried again for ever, with the leg's patience ([`super::gate`]).
@@ -88,6 +89,11 @@ pub trait Destination: Send + Sync + 'static {
 
     /// The destination's own name, an ARN where it has one.
     fn target(&self) -> &str;
+
+    /// Asked at each start, before anything is sent: whether the destination is there, where an answer to what is sent would not tell.
+    fn is_there(&self) -> impl Future<Output = Result<(), Failure>> + Send {
+        ready(Ok(()))
+    }
 
     /// Says once to a destination that the trail has not sent to before that it will.
     fn introduce(&self) -> impl Future<Output = Result<(), Failure>> + Send {

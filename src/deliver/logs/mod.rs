@@ -1,8 +1,8 @@
 //! To CloudWatch Logs: each event is one log event in the trail's log group, its text the record as it is in the log file.
 //!
 //! - The log stream is `<account>_CloudTrail_<region>`, the trail's home account and home region whatever the event's own; a trail that has
-//!   much to send uses others beside it, `…_2`, `…_3` and so on (CloudTrail user guide, "CloudWatch log group and log stream
-//!   naming for CloudTrail"). A stream is made when it is first missed. The log group is not: it is the operator's, with its retention.
+//!   a backlog uses up to three others beside it, `…_2`, `…_3` and `…_4` (CloudTrail user guide, "CloudWatch log group and log stream
+//!   naming for CloudTrail"), each for one request at a time. A stream is made when it is first missed. The log group is not: it is the operator's, with its retention.
 //! - The timestamp is the time of delivery, as CloudTrail's is: one for all of a request. So they are in order, and span no time.
 //! - It asks for no more than CloudTrail's role policy allows: `logs:CreateLogStream` and `logs:PutLogEvents`.
 
@@ -26,7 +26,8 @@ use crate::wal::Position;
 
 /// Each so many bytes of backlog double the streams that are written to at the same time.
 const BYTES_PER_DOUBLING: u64 = 4 << 20;
-const MAX_DOUBLINGS: u64 = 3;
+/// Up to four streams. Each takes a request of 1 MiB, which is held three times while it is sent: as read, as a log event, as JSON.
+const MAX_DOUBLINGS: u64 = 2;
 
 /// The stream, or the group, is not there.
 const NOT_FOUND: &str = "ResourceNotFoundException";
@@ -65,6 +66,11 @@ impl LogStreams {
             0 => format!("{home_account}_CloudTrail_{home_region}"),
             _ => format!("{home_account}_CloudTrail_{home_region}_{}", lane + 1),
         }
+    }
+
+    /// How many streams are written to at the same time, while this many bytes of the log wait: one near its end.
+    fn streams(behind: u64) -> usize {
+        1 << (behind / BYTES_PER_DOUBLING).min(MAX_DOUBLINGS)
     }
 
     async fn put(&self, stream: &str, texts: &[Text]) -> Result<Vec<Verdict>, Failure> {
@@ -150,7 +156,12 @@ impl Destination for LogStreams {
     }
 
     fn lanes(&self, behind: u64) -> usize {
-        1 << (behind / BYTES_PER_DOUBLING).min(MAX_DOUBLINGS)
+        Self::streams(behind)
+    }
+
+    /// As many as there are streams: a chunk has 1 MiB at most, so it makes about one request.
+    fn chunks(&self, behind: u64) -> usize {
+        Self::streams(behind)
     }
 
     async fn send(&self, lane: usize, entries: &[Text]) -> Result<Vec<Verdict>, Failure> {

@@ -1,18 +1,28 @@
 //! Log events to a CloudWatch Logs whose every answer a test chooses, on the wire; STS is at the same address.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use aws_sdk_cloudwatchlogs::config::{Credentials, SharedCredentialsProvider};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::aws;
 use crate::config::Config;
+use crate::deliver::dead_letter::DeadLetters;
 use crate::deliver::fake::{Answer, Asked, Service};
 use crate::deliver::fanout::ItemId;
-use crate::deliver::view::{TOO_LARGE, TOO_NEW, TOO_OLD};
+use crate::deliver::fanout::leg::{Leg, Parts};
+use crate::deliver::fanout::memory::MemoryFile;
+use crate::deliver::view::{self, LegView, TOO_LARGE, TOO_NEW, TOO_OLD};
 use crate::trail::tests::{event, trail};
+use crate::wal::sim::SimDisk;
+use crate::wal::{self, Wal};
 
 const ROLE: &str = "arn:aws:iam::111122223333:role/CloudTrail_CloudWatchLogs";
 const STREAM: &str = "111122223333_CloudTrail_us-east-1";
@@ -84,6 +94,14 @@ async fn client(endpoint: String, group: LogGroup) -> Client {
     aws::logs_client(&sdk, group.region(), group.role_arn()).await
 }
 
+/// A group of eu-west-1, written to with this role.
+fn group(role_arn: Option<&str>) -> LogGroup {
+    let group: LogGroup = "arn:aws:logs:eu-west-1:111122223333:log-group:trail:*"
+        .parse()
+        .unwrap();
+    group.with_role(role_arn.map(str::to_owned))
+}
+
 /// Log streams in a group of eu-west-1, written to with this role.
 async fn log_streams(
     role_arn: Option<&str>,
@@ -91,10 +109,7 @@ async fn log_streams(
 ) -> (LogStreams, Service) {
     let service = Service::start(answer).await;
     let endpoint = service.endpoint().to_owned();
-    let group: LogGroup = "arn:aws:logs:eu-west-1:111122223333:log-group:trail:*"
-        .parse()
-        .unwrap();
-    let group = group.with_role(role_arn.map(str::to_owned));
+    let group = group(role_arn);
     let make = {
         let group = group.clone();
         move || client(endpoint.clone(), group.clone())
@@ -160,7 +175,7 @@ async fn events_go_to_the_stream_as_they_are_in_order_with_the_time_of_delivery(
 async fn each_lane_has_a_stream_of_its_own_and_a_backlog_has_more_lanes() {
     let (streams, service) = log_streams(None, |_| ok(json!({}))).await;
     let texts = entries(&streams, 1);
-    for lane in [0, 1, 7] {
+    for lane in [0, 1, 3] {
         streams.send(lane, &texts).await.unwrap();
     }
     let asked = service.asked();
@@ -168,7 +183,7 @@ async fn each_lane_has_a_stream_of_its_own_and_a_backlog_has_more_lanes() {
         .iter()
         .map(|asked| asked.json()["logStreamName"].clone())
         .collect();
-    let expected = ["", "_2", "_8"].map(|suffix| json!(format!("{STREAM}{suffix}")));
+    let expected = ["", "_2", "_4"].map(|suffix| json!(format!("{STREAM}{suffix}")));
     assert_eq!(written, expected);
     let mib = 1 << 20;
     for (behind, lanes) in [
@@ -176,10 +191,10 @@ async fn each_lane_has_a_stream_of_its_own_and_a_backlog_has_more_lanes() {
         (4 * mib - 1, 1),
         (4 * mib, 2),
         (8 * mib, 4),
-        (12 * mib, 8),
-        (u64::MAX, 8),
+        (u64::MAX, 4),
     ] {
         assert_eq!(streams.lanes(behind), lanes, "{behind} bytes behind");
+        assert_eq!(streams.chunks(behind), lanes, "{behind} bytes behind");
     }
 }
 
@@ -387,12 +402,62 @@ async fn a_role_that_may_not_be_assumed_fails_the_attempt_and_is_asked_for_again
     .await;
     let texts = entries(&streams, 1);
     let failure = streams.send(0, &texts).await.unwrap_err();
+    assert_eq!(failure.code, "CredentialsError");
     assert!(failure.message.contains("not your role"), "{failure:?}");
     streams.send(0, &texts).await.unwrap();
     assert_eq!(
         operations(&service),
         ["AssumeRole", "AssumeRole", "PutLogEvents"]
     );
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_costs_no_role_credentials() {
+    let puts = AtomicUsize::new(0);
+    let (streams, service) = log_streams(Some(ROLE), move |asked| {
+        if operation(asked) == "AssumeRole" {
+            return credentials("AKROLE");
+        }
+        let nth = puts.fetch_add(1, Ordering::Relaxed);
+        assert_ne!(nth, 1, "the connection breaks here");
+        ok(json!({}))
+    })
+    .await;
+    let texts = entries(&streams, 1);
+    streams.send(0, &texts).await.unwrap();
+    let failure = streams.send(0, &texts).await.unwrap_err();
+    assert_eq!(failure.code, "DispatchFailure", "{failure:?}");
+    streams.send(0, &texts).await.unwrap();
+    // The request that broke is not among those that were answered.
+    assert_eq!(
+        operations(&service),
+        ["AssumeRole", "PutLogEvents", "PutLogEvents"]
+    );
+}
+
+/// A proxy, or a service that speaks TLS where a plain connection was asked for.
+#[tokio::test]
+async fn what_is_no_http_is_not_taken_for_missing_credentials() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).await.unwrap();
+            stream
+                .write_all(b"\x15\x03\x01\0\x02\x02\x46")
+                .await
+                .unwrap();
+        }
+    });
+    let client = client(endpoint, group(None)).await;
+    let renewing = Renewing::new(client, || async { unreachable!("client was thrown away") });
+    let streams = LogStreams::new(Arc::new(trail()), group(None), renewing, 256 << 10);
+    for _ in 0..2 {
+        let failure = streams.send(0, &entries(&streams, 1)).await.unwrap_err();
+        assert_eq!(failure.code, "DispatchFailure", "{failure:?}");
+    }
 }
 
 #[tokio::test]
@@ -420,4 +485,131 @@ async fn what_the_trail_selects_is_read_and_what_is_too_large_is_refused() {
         .entry(&item(vec![b'x'; (256 << 10) + 1]))
         .unwrap_err();
     assert_eq!(refusal.reason, TOO_LARGE);
+}
+
+/// A leg that follows a log of its own.
+struct Followed {
+    log: Wal,
+    home: tempfile::TempDir,
+    leg: Leg<LogStreams>,
+    progress: watch::Receiver<Position>,
+}
+
+impl Followed {
+    fn new(streams: LogStreams) -> Self {
+        let options = wal::Options {
+            directory: "/log".into(),
+            segment_bytes: 64 << 20,
+            max_bytes: 1 << 30,
+            disk_reserve: wal::DiskReserve::None,
+            queue_bytes: 1 << 20,
+        };
+        let disk = Arc::new(SimDisk::new());
+        let (log, _) = Wal::open(disk, options, wal::Metrics::default(), &mut |_, _| ()).unwrap();
+        let home = tempfile::tempdir().unwrap();
+        let leg = Leg::open(Parts {
+            trail: streams.trail.arn(),
+            destination: streams,
+            log: log.clone(),
+            new_from: Position(0),
+            memory: MemoryFile::new(home.path(), "main", "logs"),
+            letters: DeadLetters::new(home.path(), "main", "logs"),
+            view: LegView::new(
+                view::Leg {
+                    trail: "main".into(),
+                    sink: view::Sink::Logs,
+                },
+                view::Metrics::default(),
+            ),
+            chunk_bytes: 1 << 20,
+            cut: watch::Sender::new(Position(0)).subscribe(),
+        })
+        .unwrap();
+        let progress = leg.watch_progress();
+        Self {
+            log,
+            home,
+            leg,
+            progress,
+        }
+    }
+}
+
+/// Appends this many events of 64 KiB.
+async fn append(log: &Wal, count: usize) {
+    for _ in 0..count {
+        let mut frame = Vec::new();
+        event("111122223333", "us-east-1").encode(&mut frame);
+        frame.extend_from_slice(
+            format!(r#"{{"text":"{}"}}"#, "x".repeat((64 << 10) - 11)).as_bytes(),
+        );
+        let mut batch = wal::Batch::new();
+        batch.push(&frame);
+        let permit = log.reserve(batch.bytes()).await.unwrap();
+        permit.append(batch).await.unwrap();
+    }
+}
+
+/// The stream of each request, and how many events it was sent.
+fn puts(asked: &[Asked]) -> Vec<(String, usize)> {
+    let put = |asked: &Asked| {
+        let body = asked.json();
+        let stream = body["logStreamName"].as_str().unwrap().to_owned();
+        (stream, body["logEvents"].as_array().unwrap().len())
+    };
+    asked.iter().map(put).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 6)]
+async fn a_backlog_is_written_to_several_streams_at_once_and_what_keeps_up_to_the_first_alone() {
+    let (at_once, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (streams, service) = {
+        let most = most.clone();
+        log_streams(None, move |_| {
+            most.fetch_max(at_once.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(100));
+            at_once.fetch_sub(1, Ordering::SeqCst);
+            ok(json!({}))
+        })
+        .await
+    };
+    let Followed {
+        log,
+        home: _home,
+        leg,
+        mut progress,
+    } = Followed::new(streams);
+    let mut drained = async |log: &Wal| {
+        let end = log.durable();
+        let settled = progress.wait_for(|progress| *progress >= end);
+        let settled = tokio::time::timeout(Duration::from_secs(60), settled).await;
+        settled.expect("it drains").unwrap();
+    };
+    append(&log, 14 * 16).await;
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(leg.run(stop.clone()));
+    drained(&log).await;
+    let backlog = puts(&service.asked());
+    let written: BTreeSet<_> = backlog.iter().map(|(stream, _)| stream.clone()).collect();
+    let streams = ["", "_2", "_3", "_4"].map(|suffix| format!("{STREAM}{suffix}"));
+    assert_eq!(written, streams.into());
+    assert_eq!(backlog.iter().map(|(_, events)| events).sum::<usize>(), 224);
+    // Four, unless this machine is too busy to send them within the time of an answer.
+    assert!(
+        most.load(Ordering::SeqCst) > 1,
+        "requests wait for each other"
+    );
+
+    for _ in 0..3 {
+        append(&log, 2).await;
+        drained(&log).await;
+    }
+    let kept_up = &puts(&service.asked())[backlog.len()..];
+    assert!(
+        kept_up.iter().all(|(stream, _)| stream == STREAM),
+        "{kept_up:?}"
+    );
+    assert_eq!(kept_up.iter().map(|(_, events)| events).sum::<usize>(), 6);
+    stop.cancel();
+    running.await.unwrap().unwrap();
 }

@@ -45,18 +45,22 @@ const REPLAY_EVERY: Duration = Duration::from_secs(3);
 /// A chunk that takes longer than this makes the scout count what waits behind it.
 const SLOW: Duration = Duration::from_secs(2);
 /// What requests under way have to end when the leg stops.
-const GRACE: Duration = Duration::from_millis(500);
+const GRACE: Duration = Duration::from_millis(800);
 /// Chunks that may wait to be confirmed while the next is sent.
 const CHUNKS_AHEAD: usize = 4;
 /// Reports that wait for the leg.
 const REPORTS: usize = 64;
 
+/// Why a leg cannot go on. Nothing that its destination does is a reason.
 #[derive(Debug, thiserror::Error)]
 pub enum LegError {
+    /// The log is closed, or the thread that reads it has panicked.
     #[error("cannot follow the log")]
     Tail(#[from] TailError),
+    /// When it is opened, its dead letters cannot be read.
     #[error("cannot read the leg's own files")]
     Files(#[from] io::Error),
+    /// A task that sends, or one that writes its files, has panicked.
     #[error("a task of the leg has stopped")]
     Task(#[from] JoinError),
 }
@@ -95,6 +99,8 @@ pub struct Leg<D: Destination> {
     /// Items that had a letter when the leg began, though its memory does not know.
     buried: BTreeSet<ItemId>,
     replay: Option<Replay>,
+    /// When it was told last that the replay cannot go on.
+    replay_told: Option<Instant>,
     view: LegView,
     gate: Arc<Gate>,
     has_taken: Arc<AtomicBool>,
@@ -109,7 +115,7 @@ pub struct Leg<D: Destination> {
     lanes_stop: CancellationToken,
 }
 
-/// The destination is being told that the trail will send to it.
+/// The destination is being looked for, and told that the trail will send to it.
 struct Introduction {
     answer: Answer<Result<(), Failure>>,
     patience: Backoff,
@@ -146,7 +152,7 @@ impl<D: Destination> Leg<D> {
             view.dead_lettered(view::reason(reason), *events);
         }
         let next = Position(memory.next);
-        let buried = letters.known(memory.next)?;
+        let buried = letters::buried(&letters, &trail, memory.next, &view);
         let leg = Self {
             destination: Arc::new(destination),
             tail: Tail::with_chunks_of(&log, next, chunk_bytes),
@@ -160,6 +166,7 @@ impl<D: Destination> Leg<D> {
             letters: Arc::new(letters),
             buried,
             replay: None,
+            replay_told: None,
             view,
             gate: Arc::default(),
             has_taken: Arc::default(),
@@ -192,7 +199,7 @@ impl<D: Destination> Leg<D> {
         let mut look_for_letters = tokio::time::interval(REPLAY_EVERY);
         look_for_letters.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            self.go_on();
+            self.go_on(&stop).await?;
             let is_free = self.work.is_none() && self.introduction.is_none();
             let has_room = match &self.work {
                 Some(work) => work.has_room(self.chunk_bytes * CHUNKS_AHEAD),
@@ -216,22 +223,25 @@ impl<D: Destination> Leg<D> {
         self.end(&stop).await
     }
 
-    /// Begins to introduce the trail to a destination that it has not sent to before.
+    /// Sees that the destination is there, and introduces the trail to one that it has not sent to before.
     fn introduce(&mut self) {
-        if self.memory.introduced_to.as_deref() != Some(self.destination.target()) {
-            self.introduction = Some(Introduction {
-                answer: self.ask_for_introduction(Duration::ZERO),
-                patience: Backoff::default(),
-                since: Instant::now(),
-            });
-        }
+        self.introduction = Some(Introduction {
+            answer: self.ask_for_introduction(Duration::ZERO),
+            patience: Backoff::default(),
+            since: Instant::now(),
+        });
     }
 
     fn ask_for_introduction(&self, delay: Duration) -> Answer<Result<(), Failure>> {
         let destination = self.destination.clone();
+        let is_new = self.memory.introduced_to.as_deref() != Some(destination.target());
         Box::pin(async move {
             tokio::time::sleep(delay).await;
-            destination.introduce().await
+            destination.is_there().await?;
+            match is_new {
+                true => destination.introduce().await,
+                false => Ok(()),
+            }
         })
     }
 
@@ -246,23 +256,27 @@ impl<D: Destination> Leg<D> {
             self.introduction = Some(introduction);
             return Ok(());
         }
-        self.memory.introduced_to = Some(self.destination.target().to_owned());
-        self.is_saved = false;
         self.scout = None;
+        let target = Some(self.destination.target().to_owned());
+        if self.memory.introduced_to != target {
+            self.memory.introduced_to = target;
+            self.is_saved = false;
+        }
         self.save().await
     }
 
     /// Starts what can be started: a question whether what was sent has arrived, lanes for what must be sent again, the end of the work.
-    fn go_on(&mut self) {
+    async fn go_on(&mut self, stop: &CancellationToken) -> Result<(), LegError> {
         self.ask();
-        match &self.work {
-            Some(work) if !work.is_busy() && !work.is_settled() => {
-                // It was sent and went nowhere. What could never be sent is not open any more.
-                let items = work.open().cloned().collect();
-                self.launch(items);
-            }
-            _ => self.finish(),
+        let idle = self.work.as_ref().filter(|work| !work.is_busy());
+        // What went nowhere when it was sent, and what has no letter because none could be written.
+        let again: Vec<Item> = idle.map_or_else(Vec::new, |work| work.open().cloned().collect());
+        if again.is_empty() {
+            self.finish();
+            return Ok(());
         }
+        let refused = self.launch(again);
+        self.refuse(refused, stop).await
     }
 
     /// Asks whether what was sent has arrived.
@@ -282,8 +296,12 @@ impl<D: Destination> Leg<D> {
     fn finish(&mut self) {
         self.advance();
         let is_done = |work: &Work| !work.is_busy() && work.is_settled();
-        if self.work.take_if(|work| is_done(work)).is_none() {
+        let Some(work) = self.work.take_if(|work| is_done(work)) else {
             return;
+        };
+        if let Source::Letters(upto) = work.source {
+            self.memory.advance_replay(upto);
+            self.is_saved = false;
         }
         self.scout = None;
         self.view.oldest_pending(None);
@@ -312,7 +330,9 @@ impl<D: Destination> Leg<D> {
         self.view.routed(ahead);
         self.counted = self.counted.max(upto);
         for (at, error) in damaged {
-            self.pass_over(at, &error, stop).await?;
+            if !self.pass_over(at, &error, stop).await? {
+                return Ok(());
+            }
         }
         self.send(Source::Log(upto), items, stop).await
     }
@@ -345,9 +365,8 @@ impl<D: Destination> Leg<D> {
         let work = self.work.get_or_insert_with(|| Work::new(source));
         work.source = source;
         items.iter().cloned().for_each(|item| work.add(item));
-        for (item, refusal) in self.launch(items) {
-            self.refuse(item, refusal, stop).await?;
-        }
+        let refused = self.launch(items);
+        self.refuse(refused, stop).await?;
         let oldest = self.work.as_ref().and_then(Work::oldest);
         self.view.oldest_pending(oldest);
         Ok(())
@@ -399,7 +418,7 @@ impl<D: Destination> Leg<D> {
                 Ok(())
             }
             Happened::Report(Report::Refused(item, refusal)) => {
-                self.refuse(item, refusal, stop).await
+                self.refuse(vec![(item, refusal)], stop).await
             }
             Happened::LanesEnded => {
                 if let Some(work) = &mut self.work {
@@ -438,8 +457,9 @@ impl<D: Destination> Leg<D> {
                 continue;
             };
             events += item.events;
-            if from_log {
-                self.memory.settle(id);
+            match from_log {
+                true => self.memory.settle(id),
+                false => self.memory.settle_letter(id),
             }
         }
         if events == 0 {
@@ -516,8 +536,8 @@ impl<D: Destination> Leg<D> {
         );
     }
 
-    /// Lets requests under way end, within [`GRACE`], so that a stop sends nothing twice. What is still open then is sent again after the
-    /// next start.
+    /// Lets requests under way end, within [`GRACE`], so that what is answered by then is not sent twice. What is still open then is sent
+    /// again after the next start.
     async fn end(mut self, stop: &CancellationToken) -> Result<(), LegError> {
         self.lanes_stop.cancel();
         let deadline = Instant::now() + GRACE;

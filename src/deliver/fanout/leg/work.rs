@@ -22,8 +22,8 @@ pub(super) type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub(super) enum Source {
     /// The log, up to this position.
     Log(Position),
-    /// Dead letters that were handed back.
-    Letters,
+    /// Dead letters that were handed back, up to this many bytes of their file.
+    Letters(u64),
 }
 
 /// Items being sent.
