@@ -70,6 +70,26 @@ def test_two_trails_of_one_bus_give_it_one_copy_of_an_event(make_sender, aws, rn
     assert fanout.event_ids(aws.logged()) == fanout.event_ids(sent)
 
 
+def test_what_a_trail_left_to_one_that_is_taken_out_reaches_their_bus(make_sender, aws, rng):
+    """The first of two trails waits for the bus with events that the second one has passed."""
+    first, second = fanout.trail_of_its_own(aws, "first"), MAIN | {"event_bus": "first"}
+    daemon = make_sender([first, second]).start()
+    sent = events.make_many(rng, 20)
+    daemon.send(sent)
+    daemon.drain_everywhere()
+    places = {place for place in aws.buses if place[1] == "first"}
+    aws.buses -= places
+    more = events.make_many(rng, 20)
+    daemon.send(more)
+    wait_until(lambda: daemon.metrics().of_leg("delivered_total", ("main", "logs")) == 40, 20, "the second trail to have passed them")
+    time.sleep(1.5)  # until its place is saved
+    assert daemon.stop()[0] == 0
+    daemon.write_config(daemon.config | {"trails": [second]})
+    daemon.start()
+    aws.buses |= places
+    wait_until(lambda: set(fanout.event_ids(aws.on_bus("first"))) == set(fanout.event_ids(sent + more)), 20, "all events on the bus")
+
+
 def test_a_topic_is_told_once_that_it_will_be_told(make_sender, aws, rng):
     daemon = make_sender([MAIN]).start()
     sent = []

@@ -3,7 +3,7 @@
 //! - An event goes to a bus once, even when several trails that send there select it: the first of them sends it ([`sharing`]; EventBridge user guide,
 //!   "AWS service events delivered via CloudTrail"; seen on AWS as one copy a bus). The others' legs do not count it as theirs.
 //! - PutEvents answers each entry by itself. One that is refused for what is in it is a dead letter; one that failed is sent again, alone.
-//! - PutEvents also answers success, and drops the events, when the bus does not exist. So nothing is sent before the bus was seen once, a restart begins anew with that, and
+//! - PutEvents also answers success, and drops the events, when the bus does not exist. So nothing is sent before the bus was seen once, and
 //!   what was sent counts as delivered only when the bus is seen to be there afterwards ([`existence`]). A role that may put and not look is
 //!   believed, and so is a service that cannot tell; the log says so once.
 //! - On AWS, a rule sees read-only management events only when its state is `ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS`. EventBridge

@@ -417,6 +417,25 @@ async fn only_failed_entries_are_sent_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_says_too_little_settles_nothing() {
+    let world = World::new();
+    world.append(1..=9).await;
+    let mut answers = 0;
+    world.post.answers(move |numbers| {
+        answers += 1;
+        Ok(all(
+            Verdict::Delivered,
+            &numbers[usize::from(answers < 3)..],
+        ))
+    });
+    let mut leg = world.start();
+    let facts = world.drain(&mut leg).await;
+    assert_eq!((facts.delivered, facts.dead_lettered), (9, 0));
+    assert_eq!(world.post.state().requests.len(), 3);
+    leg.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_poison_record_becomes_a_dead_letter_alone_and_its_neighbours_go_on() {
     let world = World::new();
     world.append(1..=200).await;
