@@ -11,8 +11,8 @@
 //! moment there is one pair, and the same moment always gives the same.
 //!
 //! A private key that is lost or damaged is reported, and a new pair takes its place for the same time: what the old one
-//! has signed still verifies. Thirty days after the end of a pair's validity its private part is removed, so that a thief
-//! of the directory cannot sign older history anew.
+//! has signed still verifies. The private part of a pair is removed when nothing of its time is left to sign ([`FileKeys::retire`]), so that a thief of the
+//! directory cannot sign older history anew.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -85,6 +85,12 @@ impl FileKeys {
         range: TimeRange,
     ) -> Result<Vec<(Region, PublicKey)>, KeysError> {
         self.blocking(move |directory| directory.public_keys(range))
+            .await
+    }
+
+    /// Removes the private keys that ended by `before`, up to which everything is signed. A key that cannot be removed is reported.
+    pub async fn retire(&self, before: WallMillis) -> Result<(), KeysError> {
+        self.blocking(move |directory| directory.retire(before.unix_seconds()))
             .await
     }
 
@@ -195,10 +201,6 @@ impl Directory {
         Ok(())
     }
 
-    fn file(&self, region: Region, fingerprint: Fingerprint, what: &str) -> PathBuf {
-        self.path.join(format!("{region}.{fingerprint}.{what}"))
-    }
-
     fn signer(&mut self, region: Region, at: i64) -> Result<Arc<KeyPair>, KeysError> {
         let entries = self.regions.get(&region).map_or(&[][..], Vec::as_slice);
         let mut lost = Vec::new();
@@ -230,7 +232,7 @@ impl Directory {
         }
         for (fingerprint, why) in lost {
             tracing::error!(
-                %region, %fingerprint, %why, path = %self.file(region, fingerprint, PRIVATE).display(),
+                %region, %fingerprint, %why, path = %file(&self.path, region, fingerprint, PRIVATE).display(),
                 "private key of digests is lost, a new pair takes its place; what it has signed still verifies"
             );
         }
@@ -239,7 +241,7 @@ impl Directory {
 
     /// Reads the private part of a pair. An error of the disk that may pass is the outer one.
     fn load(&self, region: Region, public: &PublicKey) -> Result<Result<KeyPair, Lost>, KeysError> {
-        let path = self.file(region, public.fingerprint(), PRIVATE);
+        let path = file(&self.path, region, public.fingerprint(), PRIVATE);
         let mut pkcs8 = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(source) => {
@@ -274,9 +276,9 @@ impl Directory {
             let path = path.to_owned();
             move |source| KeysError::File { path, source }
         };
-        let path = self.file(region, fingerprint, PRIVATE);
+        let path = file(&self.path, region, fingerprint, PRIVATE);
         snapshot::replace_secret(&path, pair.to_pkcs8()?.as_ref()).map_err(failed(&path))?;
-        let path = self.file(region, fingerprint, PUBLIC);
+        let path = file(&self.path, region, fingerprint, PUBLIC);
         let json = serde_json::to_vec(&public).expect("public key: text and numbers serialise");
         snapshot::replace(&path, &json).map_err(failed(&path))?;
         tracing::info!(
@@ -292,27 +294,25 @@ impl Directory {
             pair: Some(Arc::clone(&pair)),
         });
         entries.sort_by_key(|entry| (entry.public.start, entry.public.fingerprint()));
-        self.retire(region, start);
         Ok(pair)
     }
 
-    /// Removes the private parts of pairs that have been out of use for long when a new one begins.
-    fn retire(&mut self, region: Region, new_start: i64) {
-        let path = self.path.clone();
-        for entry in self.regions.get_mut(&region).into_iter().flatten() {
-            if entry.public.end + VALIDITY > new_start {
-                continue;
-            }
-            entry.pair = None;
-            let fingerprint = entry.public.fingerprint();
-            let path = path.join(format!("{region}.{fingerprint}.{PRIVATE}"));
-            match fs::remove_file(&path) {
-                Ok(()) => {
-                    tracing::info!(%region, %fingerprint, "private key of old digests removed")
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "private key of old digests cannot be removed")
+    /// Removes the private parts of pairs that ended by then.
+    fn retire(&mut self, before: i64) {
+        for (region, entries) in &mut self.regions {
+            for Entry { public, pair } in entries.iter_mut().filter(|it| it.public.end <= before) {
+                *pair = None;
+                let fingerprint = public.fingerprint();
+                let path = file(&self.path, *region, fingerprint, PRIVATE);
+                match fs::remove_file(&path) {
+                    Ok(()) => {
+                        tracing::info!(%region, %fingerprint, "private key of old digests removed");
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => tracing::warn!(
+                        path = %path.display(), %error,
+                        "private key of old digests cannot be removed"
+                    ),
                 }
             }
         }
@@ -339,6 +339,10 @@ fn validity<'a>(others: impl Iterator<Item = &'a PublicKey> + Clone, at: i64) ->
     let start = recent.unwrap_or(at);
     let whole = start + VALIDITY;
     (start, after.min().map_or(whole, |next| next.min(whole)))
+}
+
+fn file(directory: &Path, region: Region, fingerprint: Fingerprint, what: &str) -> PathBuf {
+    directory.join(format!("{region}.{fingerprint}.{what}"))
 }
 
 /// The region, the fingerprint, and whether it is the public file. Nothing for names that are not ours.

@@ -128,14 +128,29 @@ fn pairs_change_every_thirty_days_and_public_keys_stay_for_ever() {
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].1.fingerprint(), fingerprint);
     }
-    // Thirty days back everything can still be signed as it was; history before that cannot.
-    let private: Vec<_> = listed
-        .iter()
-        .map(|(region, key)| keys.file(*region, key.fingerprint(), PRIVATE).exists())
-        .collect();
-    assert_eq!(private.iter().filter(|there| **there).count(), 2);
-    assert_eq!(private[11..], [true, true]);
     assert_eq!(open(&path).public_keys(everything()), listed);
+}
+
+#[test]
+fn private_keys_go_when_their_time_is_over_and_all_is_signed() {
+    let (_above, path) = new_dir();
+    let mut keys = open(&path);
+    let days = [0, 30, 60];
+    let fingerprints = days.map(|day| keys.signer(here(), MAY + day * DAY).unwrap().fingerprint());
+    let listed = keys.public_keys(everything());
+    let there = || fingerprints.map(|it| file(&path, here(), it, PRIVATE).exists());
+    for (before, left) in [
+        (30 * DAY - 1, [true, true, true]),
+        (30 * DAY, [false, true, true]),
+        (89 * DAY, [false, false, true]),
+        (89 * DAY, [false, false, true]),
+    ] {
+        keys.retire(MAY + before);
+        assert_eq!(there(), left);
+    }
+    assert_eq!(open(&path).public_keys(everything()), listed);
+    let current = keys.signer(here(), MAY + 89 * DAY).unwrap();
+    assert_eq!(current.fingerprint(), fingerprints[2]);
 }
 
 #[test]
