@@ -30,8 +30,12 @@ fn put(path: &Path, bytes: &[u8], options: &OpenOptions) -> io::Result<()> {
     let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let temporary = temporary(path);
     let mut file = options.open(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    if written.is_err() {
+        // On a full disk half of it would only be in the way.
+        let _ = fs::remove_file(&temporary);
+    }
+    written?;
     fs::rename(&temporary, path)?;
     File::open(directory)?.sync_all()
 }

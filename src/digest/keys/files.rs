@@ -37,7 +37,7 @@ const UNFINISHED: &str = ".new";
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
-    #[error("others have rights to the key directory {path} (mode {mode:04o})\nhint: chmod 700 {path}", path = path.display())]
+    #[error("others have rights to the key directory {path} (mode {mode:04o})\n  hint: chmod 700 {path}", path = path.display())]
     Exposed { path: PathBuf, mode: u32 },
     #[error("cannot use the key directory {path}", path = path.display())]
     Directory {
@@ -272,15 +272,15 @@ impl Directory {
         let public = PublicKey::new(pair.public_key().to_vec(), start, end);
         let fingerprint = pair.fingerprint();
 
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| KeysError::File { path, source }
-        };
-        let path = file(&self.path, region, fingerprint, PRIVATE);
-        snapshot::replace_secret(&path, pair.to_pkcs8()?.as_ref()).map_err(failed(&path))?;
-        let path = file(&self.path, region, fingerprint, PUBLIC);
-        let json = serde_json::to_vec(&public).expect("public key: text and numbers serialise");
-        snapshot::replace(&path, &json).map_err(failed(&path))?;
+        let paths = [PRIVATE, PUBLIC].map(|what| file(&self.path, region, fingerprint, what));
+        let written = write_pair(&pair, &public, &paths);
+        if written.is_err() {
+            // The caller tries again for ever, and each time with a new pair: a full disk must not fill up with them.
+            for path in &paths {
+                let _ = fs::remove_file(path);
+            }
+        }
+        written?;
         tracing::info!(
             %region, %fingerprint,
             from = moment::text(start), until = moment::text(end),
@@ -327,6 +327,22 @@ impl Directory {
     }
 }
 
+/// Writes the private file, and when that is durable the public one.
+fn write_pair(
+    pair: &KeyPair,
+    public: &PublicKey,
+    [private_path, public_path]: &[PathBuf; 2],
+) -> Result<(), KeysError> {
+    let failed = |path: &PathBuf| {
+        let path = path.clone();
+        move |source| KeysError::File { path, source }
+    };
+    let pkcs8 = pair.to_pkcs8()?;
+    snapshot::replace_secret(private_path, pkcs8.as_ref()).map_err(failed(private_path))?;
+    let json = serde_json::to_vec(public).expect("public key: text and numbers always serialise");
+    snapshot::replace(public_path, &json).map_err(failed(public_path))
+}
+
 /// When a new pair is valid that signs at `at`, beside those of its region: in the place of a lost one; else from where the one
 /// before ends, if that is not long ago, to where the next begins.
 fn validity<'a>(others: impl Iterator<Item = &'a PublicKey> + Clone, at: i64) -> (i64, i64) {
@@ -335,9 +351,11 @@ fn validity<'a>(others: impl Iterator<Item = &'a PublicKey> + Clone, at: i64) ->
     }
     let before = others.clone().map(|key| key.end).filter(|end| *end <= at);
     let after = others.map(|key| key.start).filter(|start| *start > at);
-    let recent = before.max().filter(|end| at - end < VALIDITY);
+    let recent = before
+        .max()
+        .filter(|end| at.saturating_sub(*end) < VALIDITY);
     let start = recent.unwrap_or(at);
-    let whole = start + VALIDITY;
+    let whole = start.saturating_add(VALIDITY);
     (start, after.min().map_or(whole, |next| next.min(whole)))
 }
 

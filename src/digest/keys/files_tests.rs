@@ -225,6 +225,33 @@ fn what_a_crash_leaves_at_any_step_does_no_harm() {
 }
 
 #[test]
+fn a_pair_that_cannot_be_written_leaves_nothing_and_is_made_later() {
+    let (above, path) = new_dir();
+    let mut keys = open(&path);
+    let aside = above.path().join("aside");
+    fs::rename(&path, &aside).unwrap();
+    let error = keys.signer(here(), MAY).unwrap_err();
+    assert!(matches!(error, KeysError::File { .. }), "{error}");
+    assert!(keys.public_keys(everything()).is_empty());
+    fs::rename(&aside, &path).unwrap();
+    keys.signer(here(), MAY).unwrap();
+    assert_eq!(names(&path).len(), 2);
+}
+
+#[test]
+fn the_private_file_is_there_before_the_public_one() {
+    let (_above, path) = new_dir();
+    snapshot::make_private_dir(&path).unwrap();
+    let pair = KeyPair::generate().unwrap();
+    let public = PublicKey::new(pair.public_key().to_vec(), MAY, MAY + VALIDITY);
+    let paths = [PRIVATE, PUBLIC].map(|what| file(&path, here(), pair.fingerprint(), what));
+    fs::create_dir(&paths[1]).unwrap();
+    let error = write_pair(&pair, &public, &paths).unwrap_err();
+    assert!(matches!(error, KeysError::File { path, .. } if path == paths[1]));
+    assert!(paths[0].exists(), "the private one comes first");
+}
+
+#[test]
 fn a_lost_or_damaged_private_key_gives_way_to_a_new_pair_and_its_public_key_stays() {
     type Spoil = fn(&Path);
     let spoils: [(&str, Spoil); 5] = [
@@ -333,6 +360,19 @@ async fn two_callers_at_once_get_the_same_pair() {
     assert_eq!(one.unwrap().fingerprint(), two.unwrap().fingerprint());
     let now = TimeRange::asked(None, None, at).unwrap();
     assert_eq!(keys.public_keys(now).await.unwrap().len(), 1);
+}
+
+#[test]
+fn no_validity_whatever_makes_the_next_one_overflow() {
+    let extremes = [i64::MIN, -1, 0, 1, i64::MAX];
+    for (start, end) in extremes.into_iter().flat_map(|a| extremes.map(|b| (a, b))) {
+        let other = PublicKey::new(Vec::new(), start, end);
+        for at in [WallMillis(i64::MIN), WallMillis(0), WallMillis(i64::MAX)] {
+            let at = at.unix_seconds();
+            let (start, end) = validity([&other].into_iter(), at);
+            assert!(start <= at && at < end);
+        }
+    }
 }
 
 proptest! {
