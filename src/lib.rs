@@ -38,6 +38,11 @@
 //! A leg to S3 may hold the journal for as long as it takes. The others may hold it until it is nearly full; then they are cut off: what they leave
 //! behind is counted and becomes a dead letter, and events are accepted as before ([`config::JournalOnFull`]).
 //!
+//! # Anyone can check it
+//!
+//! Every log file of a trail that asks for validation is named, with its hash, in one digest; each digest is signed, and names the one before it. What
+//! that chain proves, how it is signed and with which keys, and all that can be wrong with it, is [`digest`].
+//!
 //! # Bytes, not copies
 //!
 //! An event is parsed once, where it comes in; what routing and batching ask is put in front of its bytes in the journal
@@ -67,6 +72,9 @@ pub mod ledger;
 pub mod logfile;
 pub mod pump;
 pub mod retry;
+
+// What proves the files.
+pub mod digest;
 
 // Out.
 pub mod deliver;

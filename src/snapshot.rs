@@ -1,19 +1,49 @@
 //! Small files replaced whole: written beside the old one, fsynced, renamed over it, the directory fsynced.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 /// Puts `bytes` at `path` so that a crash at any instant leaves either the old content or the new one.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    put(path, bytes, options.write(true).create(true).truncate(true))
+}
+
+/// The same for a secret: only its owner can read it, and nobody write to it.
+pub fn replace_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // What a crash left behind cannot be written to either.
+    match fs::remove_file(temporary(path)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut options = OpenOptions::new();
+    put(
+        path,
+        bytes,
+        options.write(true).create_new(true).mode(0o400),
+    )
+}
+
+fn put(path: &Path, bytes: &[u8], options: &OpenOptions) -> io::Result<()> {
     let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
+    let temporary = temporary(path);
+    let mut file = options.open(&temporary)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    if written.is_err() {
+        // On a full disk half of it would only be in the way.
+        let _ = fs::remove_file(&temporary);
+    }
+    written?;
     fs::rename(&temporary, path)?;
     File::open(directory)?.sync_all()
+}
+
+fn temporary(path: &Path) -> PathBuf {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    temporary.into()
 }
 
 /// The content of `path`, or nothing when there is no such file.
@@ -22,5 +52,19 @@ pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// Makes the directory, and those above it, for its owner alone. One that is there stays as it is.
+pub fn make_private_dir(path: &Path) -> io::Result<()> {
+    let is_new = !path.exists();
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)?;
+    match path.canonicalize()?.parent() {
+        // Its entry must be durable, too.
+        Some(parent) if is_new => File::open(parent)?.sync_all(),
+        _ => Ok(()),
     }
 }

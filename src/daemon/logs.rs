@@ -38,7 +38,7 @@ impl Logs {
         };
         let identity = identity(data_dir).map_err(unusable)?;
         let cursors = data_dir.join(CURSORS);
-        make_private_dir(&cursors).map_err(unusable)?;
+        snapshot::make_private_dir(&cursors).map_err(unusable)?;
         let remembered = memory::highest(&cursors).map_err(unusable)?;
 
         let mut replay = Replay::default();
@@ -115,20 +115,6 @@ fn disk_reserve(config: &Config) -> u64 {
         .segment_bytes
         .min(journal.max_bytes / 8)
         .clamp(1 << 20, 64 << 20)
-}
-
-pub fn make_private_dir(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    let is_new = !path.exists();
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)?;
-    match path.canonicalize()?.parent() {
-        // Its entry must be durable, too.
-        Some(parent) if is_new => std::fs::File::open(parent)?.sync_all(),
-        _ => Ok(()),
-    }
 }
 
 /// The identity of this `data_dir`, made on its first use.

@@ -48,6 +48,7 @@ use crate::deliver::view::Sink;
 use crate::ingest::{self, Ingest, tail};
 use crate::server::ops::{Ops, Readiness};
 use crate::server::{self, BindError, Limits, Listener};
+use crate::snapshot;
 use crate::store;
 use crate::telemetry::metrics::Registry;
 use crate::telemetry::systemd;
@@ -55,7 +56,7 @@ use crate::trail::Trail;
 use crate::wal::{self, DirLock, Wal};
 
 use legs::{Ground, Legs};
-use logs::{Logs, make_private_dir};
+use logs::Logs;
 use sockets::Sockets;
 use stage::Stage;
 use status::TrailView;
@@ -163,7 +164,7 @@ impl Daemon {
             path: data_dir.clone(),
             source,
         };
-        make_private_dir(data_dir).map_err(unusable)?;
+        snapshot::make_private_dir(data_dir).map_err(unusable)?;
         let lock = DirLock::acquire(data_dir)?;
 
         let sockets = Sockets::bind(config).await?;

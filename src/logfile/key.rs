@@ -40,22 +40,18 @@ pub fn of(trail: &Trail, stream: &Stream, sealed_at: WallMillis, identity: Ident
     let (year, month, day) = (stamp.year(), u8::from(stamp.month()), stamp.day());
     let (hour, minute) = (stamp.hour(), stamp.minute());
     let unique = unique(trail, stream, identity);
-    let mut key = String::with_capacity(192);
-    for level in [
-        trail.prefix.as_str(),
-        "AWSLogs",
-        trail.organization_id().unwrap_or_default(),
-    ] {
-        if !level.is_empty() {
-            key.push_str(level);
-            key.push('/');
-        }
-    }
-    key.push_str(&format!(
-        "{account}/{folder_name}/{region}/{year:04}/{month:02}/{day:02}/\
+    let above = above_account(&trail.prefix, trail.organization_id());
+    format!(
+        "{above}{account}/{folder_name}/{region}/{year:04}/{month:02}/{day:02}/\
          {account}_{folder_name}_{region}_{year:04}{month:02}{day:02}T{hour:02}{minute:02}Z_{unique}.json.gz"
-    ));
-    key
+    )
+}
+
+/// The levels above the account, `[<prefix>/]AWSLogs/[<o-id>/]`, of log files and digests alike.
+pub fn above_account(prefix: &str, organization_id: Option<&str>) -> String {
+    let levels = [prefix, "AWSLogs", organization_id.unwrap_or_default()];
+    let named = levels.iter().filter(|level| !level.is_empty());
+    named.flat_map(|level| [*level, "/"]).collect()
 }
 
 /// The minute in a file's name. A clock outside the years 1970 to 9999 is taken as the nearer end of them.
