@@ -9,6 +9,7 @@
 pub mod dead_letter;
 pub mod failure;
 pub mod gate;
+pub mod item;
 pub mod renewing;
 pub mod view;
 

@@ -37,8 +37,8 @@ use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::fanout::ItemId;
 use super::fanout::memory::Replayed;
+use super::item::ItemId;
 use super::view::JOURNAL_DAMAGED;
 use crate::wal::Position;
 

@@ -26,29 +26,8 @@ use std::future::{Future, ready};
 use bytes::Bytes;
 
 use super::failure::Failure;
-use crate::clock::WallMillis;
+pub use super::item::{Item, ItemId};
 use crate::wal::Position;
-
-/// One thing to deliver: an event, or the news of a log file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Item {
-    pub id: ItemId,
-    /// Events that it stands for.
-    pub events: u64,
-    /// When it was accepted, or came to be.
-    pub since: WallMillis,
-    /// What there is to say: an event, or the notification.
-    pub json: Bytes,
-}
-
-/// Tells the items of one log apart, in its order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ItemId {
-    /// Of the frame that holds it.
-    pub position: Position,
-    /// Within its frame.
-    pub index: u32,
-}
 
 /// What became of one entry of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
