@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::deliver::bus::Earlier;
 use crate::deliver::bus::sharing::{revise, selection};
-use crate::deliver::fanout::memory::{self, Memory, MemoryFile, Recalled};
+use crate::deliver::memory::{self, Memory, MemoryFile, Recalled};
 use crate::deliver::view::Sink;
 use crate::event::AccountId;
 use crate::trail::Trail;
@@ -85,10 +85,9 @@ impl Shared {
 
 /// What the legs to buses remember, by their trails' ARNs.
 fn memories(cursors: &Path) -> io::Result<BTreeMap<String, Memory>> {
-    let suffix = memory::stem("", Sink::Bus.as_str());
     let mut memories = BTreeMap::new();
     for found in memory::files(cursors)? {
-        if found.stem.ends_with(&suffix)
+        if found.is_to(Sink::Bus)
             && let Recalled::Memory(memory) = found.file.read()
         {
             memories.insert(memory.trail.clone(), memory);

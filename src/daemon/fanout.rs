@@ -20,8 +20,8 @@ use crate::deliver::dead_letter::{self, DeadLetters};
 use crate::deliver::fanout::Destination;
 use crate::deliver::fanout::absent::Absent;
 use crate::deliver::fanout::leg::{Leg, LegError, Parts};
-use crate::deliver::fanout::memory::{self, MemoryFile};
 use crate::deliver::logs::LogStreams;
+use crate::deliver::memory::{self, MemoryFile};
 use crate::deliver::sns::Notifications;
 use crate::deliver::view::{self, LegView, Sink};
 use crate::trail::Trail;
@@ -241,8 +241,7 @@ async fn open<D: Destination>(
         sink,
         source,
     };
-    let opened = tokio::task::spawn_blocking(move || Leg::open(parts)).await?;
-    let leg = opened.map_err(&failed)?;
+    let leg = tokio::task::spawn_blocking(move || Leg::open(parts)).await?;
     let progress = leg.watch_progress();
     stage.spawn(|stop| Box::pin(async move { leg.run(stop).await.map_err(failed) }));
     Ok((view, progress))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::DaemonError;
 use crate::config::Config;
-use crate::deliver::fanout::memory;
+use crate::deliver::memory;
 use crate::ingest::dedup::{Sidecars, Window};
 use crate::ledger::Replay;
 use crate::snapshot;

@@ -10,6 +10,7 @@ pub mod dead_letter;
 pub mod failure;
 pub mod gate;
 pub mod item;
+pub mod memory;
 pub mod renewing;
 pub mod view;
 
@@ -24,4 +25,9 @@ pub mod sns;
 #[cfg(test)]
 pub(crate) mod fake;
 
+use std::time::Duration;
+
 pub use view::{LegView, Metrics};
+
+/// How long a leg that is not configured any more holds its log back, from each start on.
+pub const ABSENCE: Duration = Duration::from_secs(3600);

@@ -16,21 +16,11 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::deliver::fanout::memory::Memory;
+use crate::deliver::memory::{Left, Memory};
 use crate::trail::Trail;
 use crate::wal::Position;
-
-/// What a leg leaves to the leg of another trail. The names are stable: they are written to disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Left {
-    /// Events before this position were never left.
-    pub since: u64,
-    /// The other trail's [`selection`].
-    pub selection: String,
-}
 
 /// Tells apart what trails choose: 32 hex digits of all that decides it.
 pub fn selection(trail: &Trail) -> String {

@@ -37,8 +37,8 @@ use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::fanout::memory::Replayed;
 use super::item::ItemId;
+use super::memory::{self, Replayed};
 use super::view::JOURNAL_DAMAGED;
 use crate::wal::Position;
 
@@ -189,7 +189,7 @@ impl DeadLetters {
     pub fn new(directory: &Path, trail: &str, sink: &str) -> Self {
         Self {
             directory: directory.to_owned(),
-            stem: format!("{trail}.{sink}"),
+            stem: memory::stem(trail, sink),
         }
     }
 

@@ -6,8 +6,8 @@
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::memory::{Found, Recalled};
-use crate::deliver::s3::absent::GRACE;
+use crate::deliver::ABSENCE;
+use crate::deliver::memory::{Found, Recalled};
 use crate::wal::Position;
 
 pub struct Absent {
@@ -41,7 +41,7 @@ impl Absent {
 
     /// Runs until `stop`, or until it is forgotten.
     pub async fn run(mut self, stop: CancellationToken) {
-        let grace = tokio::time::sleep(GRACE);
+        let grace = tokio::time::sleep(ABSENCE);
         tokio::pin!(grace);
         loop {
             tokio::select! {
@@ -69,7 +69,7 @@ impl Absent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deliver::fanout::memory::{self, Memory, MemoryFile};
+    use crate::deliver::memory::{self, Memory, MemoryFile};
     use std::time::Duration;
 
     #[tokio::test(start_paused = true)]

@@ -27,7 +27,7 @@ const TRIAL: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) enum Report {
     Sent(Vec<ItemId>),
-    Refused(Item, Refusal),
+    Refused(Vec<(Item, Refusal)>),
 }
 
 /// Items with what is sent for them, place by place.
@@ -140,7 +140,10 @@ impl<D: Destination> Lanes<D> {
                         };
                         let item = request.items.remove(0);
                         request.entries.clear();
-                        reports.send(Report::Refused(item, refusal)).await.ok()?;
+                        reports
+                            .send(Report::Refused(vec![(item, refusal)]))
+                            .await
+                            .ok()?;
                     } else {
                         self.tell(&failure);
                         self.stop.run_until_cancelled(turn.failed()).await?;
@@ -180,8 +183,8 @@ impl<D: Destination> Lanes<D> {
             self.has_taken.store(true, Ordering::Relaxed);
             reports.send(Report::Sent(sent)).await.ok()?;
         }
-        for (item, refusal) in refused {
-            reports.send(Report::Refused(item, refusal)).await.ok()?;
+        if !refused.is_empty() {
+            reports.send(Report::Refused(refused)).await.ok()?;
         }
         if let Some(failure) = &failure {
             self.tell(failure);

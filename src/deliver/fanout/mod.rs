@@ -19,7 +19,6 @@ mod lane;
 pub mod absent;
 pub mod events;
 pub mod leg;
-pub mod memory;
 
 use std::future::{Future, ready};
 

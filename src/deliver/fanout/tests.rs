@@ -13,11 +13,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::leg::{Leg, LegError, Parts};
-use super::memory::MemoryFile;
 use super::{Confirmation, Destination, Item, ItemId, Refusal, Unreadable, Verdict};
 use crate::clock::WallMillis;
 use crate::deliver::dead_letter::{Content, DeadLetters, Letter};
 use crate::deliver::failure::Failure;
+use crate::deliver::memory::MemoryFile;
 use crate::deliver::view::{self, Facts, LegView, Metrics, REFUSED, TOO_LARGE};
 use crate::wal::sim::{Random, SimDisk};
 use crate::wal::{Batch, DiskReserve, Options, Position, Wal};
@@ -276,8 +276,7 @@ impl World {
             view: view.clone(),
             chunk_bytes: 512,
             cut: self.cut.subscribe(),
-        })
-        .unwrap();
+        });
         let progress = leg.watch_progress();
         let stop = CancellationToken::new();
         Running {

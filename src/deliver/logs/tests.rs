@@ -18,7 +18,7 @@ use crate::deliver::dead_letter::DeadLetters;
 use crate::deliver::fake::{Answer, Asked, Service};
 use crate::deliver::fanout::ItemId;
 use crate::deliver::fanout::leg::{Leg, Parts};
-use crate::deliver::fanout::memory::MemoryFile;
+use crate::deliver::memory::MemoryFile;
 use crate::deliver::view::{self, LegView, TOO_LARGE, TOO_NEW, TOO_OLD};
 use crate::trail::tests::{event, trail};
 use crate::wal::sim::SimDisk;
@@ -523,8 +523,7 @@ impl Followed {
             ),
             chunk_bytes: 1 << 20,
             cut: watch::Sender::new(Position(0)).subscribe(),
-        })
-        .unwrap();
+        });
         let progress = leg.watch_progress();
         Self {
             log,

@@ -5,17 +5,14 @@
 //! trimmed. It is forgotten when the journal has moved past all it knew.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::leg::{LegError, Progress, write};
+use crate::deliver::ABSENCE;
 use crate::ledger::{self, TrailState};
 use crate::wal::{Position, Wal};
-
-/// How long an absent trail holds the journal back, from each start on.
-pub const GRACE: Duration = Duration::from_secs(3600);
 
 /// The memory of an absent trail.
 pub struct Absent {
@@ -79,7 +76,7 @@ impl Absent {
 
     /// Says again what is remembered whenever checkpoints are asked for.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), LegError> {
-        let grace = tokio::time::sleep(GRACE);
+        let grace = tokio::time::sleep(ABSENCE);
         tokio::pin!(grace);
         let mut is_held = true;
         loop {

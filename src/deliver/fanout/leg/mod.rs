@@ -1,7 +1,7 @@
 //! The task of one leg: reads its log, sends what is there, and remembers how far it has come.
 //!
 //! A chunk at a time. While one is being sent nothing more is read ahead, so a destination that hangs costs no memory; only a scout goes on, which
-//! counts what waits and keeps nothing. The next chunk is begun when each item of this one is settled.
+//! counts what waits and keeps nothing. The next chunk is begun when all of this one was sent; a few chunks may wait to be confirmed meanwhile.
 //!
 //! A leg never holds its log back against the log's will: told by [`Parts::cut`] that the log can wait no longer, it counts what it leaves behind,
 //! writes the gap to its dead letters, and goes on after it.
@@ -24,12 +24,12 @@ use tokio_util::sync::CancellationToken;
 
 use self::work::{Answer, Confirming, Happened, Source, Work, next_of};
 use super::lane::{self, Lanes, Report};
-use super::memory::{Memory, MemoryFile, Recalled};
 use super::{Confirmation, Destination, Item, ItemId, Refusal};
 use crate::clock::WallMillis;
 use crate::deliver::dead_letter::{DeadLetters, Replay};
 use crate::deliver::failure::Failure;
 use crate::deliver::gate::Gate;
+use crate::deliver::memory::{Memory, MemoryFile, Recalled};
 use crate::deliver::view::{self, LegView};
 use crate::pump::{Tail, TailError};
 use crate::retry::Backoff;
@@ -57,9 +57,6 @@ pub enum LegError {
     /// The log is closed, or the thread that reads it has panicked.
     #[error("cannot follow the log")]
     Tail(#[from] TailError),
-    /// When it is opened, its dead letters cannot be read.
-    #[error("cannot read the leg's own files")]
-    Files(#[from] io::Error),
     /// A task that sends, or one that writes its files, has panicked.
     #[error("a task of the leg has stopped")]
     Task(#[from] JoinError),
@@ -132,7 +129,7 @@ async fn answer(introduction: &mut Option<Introduction>) -> Result<(), Failure> 
 
 impl<D: Destination> Leg<D> {
     /// A leg that goes on from where it was. Blocking.
-    pub fn open(parts: Parts<D>) -> Result<Self, LegError> {
+    pub fn open(parts: Parts<D>) -> Self {
         let Parts {
             trail,
             destination,
@@ -183,7 +180,7 @@ impl<D: Destination> Leg<D> {
         {
             leg.tell_unsaved(&error);
         }
-        Ok(leg)
+        leg
     }
 
     /// The lowest position of the log that is still wanted, also after a crash.
@@ -417,9 +414,7 @@ impl<D: Destination> Leg<D> {
                 }
                 Ok(())
             }
-            Happened::Report(Report::Refused(item, refusal)) => {
-                self.refuse(vec![(item, refusal)], stop).await
-            }
+            Happened::Report(Report::Refused(refused)) => self.refuse(refused, stop).await,
             Happened::LanesEnded => {
                 if let Some(work) = &mut self.work {
                     work.reports = None;

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::ItemId;
-use crate::deliver::bus::sharing::Left;
+use super::item::ItemId;
+use super::view::Sink;
 use crate::snapshot;
 use crate::wal::Position;
 
@@ -35,6 +35,15 @@ pub struct Memory {
     /// The file of dead letters that is being sent again.
     #[serde(default)]
     pub replay: Option<Replayed>,
+}
+
+/// What a leg leaves to the leg of another trail. The names are stable: they are written to disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// Events before this position were never left.
+    pub since: u64,
+    /// The other trail's [`selection`](super::bus::sharing::selection).
+    pub selection: String,
 }
 
 /// How far the sending of a file of dead letters that was handed back has come.
@@ -161,9 +170,14 @@ pub struct Found {
 }
 
 impl Found {
+    /// Whether the leg is to this sink.
+    pub fn is_to(&self, sink: Sink) -> bool {
+        self.stem.ends_with(&stem("", sink.as_str()))
+    }
+
     /// Legs to SNS follow the ledger, all others the journal.
     pub fn follows_ledger(&self) -> bool {
-        self.stem.ends_with(".sns")
+        self.is_to(Sink::Sns)
     }
 }
 
@@ -213,7 +227,7 @@ pub struct Highest {
 
 const SUFFIX: &str = ".json";
 
-/// What the name of a leg's file begins with.
+/// What the names of a leg's files begin with.
 pub fn stem(trail: &str, sink: &str) -> String {
     format!("{trail}.{sink}")
 }
