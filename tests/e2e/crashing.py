@@ -47,3 +47,22 @@ def kill_again_and_again(daemon, rounds, rng):
             daemon.wait_ready(limit)
             slowest = max(slowest, time.monotonic() - began)
     return slowest, while_starting
+
+
+def kill_under_load(daemon, rounds, rng, drain, pause=0.005):
+    """Kills the daemon while clients post, then lets it drain: the senders, and what to say of the kills."""
+    senders = senders_for(daemon, rng, pause)
+    for sender in senders:
+        sender.start()
+    slowest, while_starting = kill_again_and_again(daemon, rounds, rng)
+    daemon.wait_ready(ready_limit(daemon))
+    time.sleep(0.5)
+    for sender in senders:
+        sender.finish()
+    drain()
+    return senders, f"crash: {rounds} kills ({while_starting} while starting), slowest start {slowest:.2f} s"
+
+
+def outcome(senders):
+    """The events that were answered for, and those that never were."""
+    return [event for sender in senders for event in sender.accepted], [event for sender in senders for event in sender.open]

@@ -6,32 +6,18 @@ all go on when it strikes. Once over the embedded store; once over a proxy that 
 uploads are repeated both after a crash and within a life.
 """
 
-import time
-
 import logfiles
-from crashing import SMALL, kill_again_and_again, ready_limit, senders_for
+from crashing import SMALL, kill_under_load, outcome
 from fault_proxy import FaultProxy, is_object_put
 from harness import BUCKET, TEST_CREDENTIALS, delivering_to
 
 
 def run(daemon, rounds, rng, report):
-    senders = senders_for(daemon, rng)
-    for sender in senders:
-        sender.start()
-    slowest, while_starting = kill_again_and_again(daemon, rounds, rng)
-    daemon.wait_ready(ready_limit(daemon))
-    time.sleep(0.5)
-    for sender in senders:
-        sender.finish()
-    daemon.drain(60)
-    accepted = [event for sender in senders for event in sender.accepted]
-    unanswered = [event for sender in senders for event in sender.open]
+    senders, kills = kill_under_load(daemon, rounds, rng, drain=lambda: daemon.drain(60))
+    accepted, unanswered = outcome(senders)
     resent, duplicates = sum(s.resent for s in senders), sum(s.duplicates for s in senders)
     assert accepted
-    report(
-        f"crash: {rounds} kills ({while_starting} while starting), slowest start {slowest:.2f} s; {len(accepted)} events"
-        f" accepted, {resent} requests repeated, {duplicates} duplicates recognised"
-    )
+    report(f"{kills}; {len(accepted)} events accepted, {resent} requests repeated, {duplicates} duplicates recognised")
     return accepted, unanswered
 
 

@@ -14,7 +14,7 @@ import pytest
 import events
 import fanout
 import logfiles
-from crashing import SMALL, kill_again_and_again, ready_limit, senders_for
+from crashing import SMALL, kill_under_load, outcome
 from fake_aws import BUS, GROUP, KINDS, REGION, ROLE, TOPIC, Key
 from fanout import MAIN
 from harness import BUCKET, Sender, merged, wait_until
@@ -381,20 +381,10 @@ def test_killed_again_and_again_nothing_is_missing_anywhere(make_sender, aws, rn
     rounds = -(-pytestconfig.getoption("--crash-rounds") // 3)
     daemon = make_sender([MAIN], config=merged(SMALL, {"journal": {"segment_bytes": "1MiB"}}))
     daemon.start()
-    senders = senders_for(daemon, rng, pause=0.08)
-    for sender in senders:
-        sender.start()
-    slowest, while_starting = kill_again_and_again(daemon, rounds, rng)
-    daemon.wait_ready(ready_limit(daemon))
-    time.sleep(0.5)
-    for sender in senders:
-        sender.finish()
-    daemon.drain_everywhere(90)
-    accepted = [event for sender in senders for event in sender.accepted]
-    unanswered = [event for sender in senders for event in sender.open]
+    senders, kills = kill_under_load(daemon, rounds, rng, drain=lambda: daemon.drain_everywhere(90), pause=0.08)
+    accepted, unanswered = outcome(senders)
     doubled = fanout.check(daemon, aws, accepted, unanswered, once=False)
     assert accepted and daemon.dead_letters() == []
     report(
-        f"crash: {rounds} kills ({while_starting} while starting), slowest start {slowest:.2f} s; {len(accepted)} events accepted, none missing;"
-        f" doubled: {doubled}"
+        f"{kills}; {len(accepted)} events accepted, none missing; doubled: {doubled}"
     )
