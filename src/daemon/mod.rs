@@ -20,6 +20,7 @@ mod stage;
 mod buses;
 mod clients;
 mod fanout;
+mod keys;
 mod legs;
 mod logs;
 mod sockets;
@@ -45,6 +46,7 @@ use crate::deliver;
 use crate::deliver::fanout::leg as fanout_leg;
 use crate::deliver::s3::LegError;
 use crate::deliver::view::Sink;
+use crate::digest::keys::KeysError;
 use crate::ingest::{self, Ingest, tail};
 use crate::server::ops::{Ops, Readiness};
 use crate::server::{self, BindError, Limits, Listener};
@@ -101,6 +103,8 @@ pub enum DaemonError {
     LogFailed { log: &'static str, reason: String },
     #[error("cannot follow the input files")]
     Inputs(#[from] tail::Error),
+    #[error("cannot use the keys of digests")]
+    Keys(#[from] KeysError),
     #[error("delivery.gzip_level cannot be used")]
     GzipLevel(#[from] crate::logfile::encode::InvalidLevel),
     #[error("a part of the daemon has stopped")]
@@ -203,6 +207,7 @@ impl Daemon {
             new_from,
         } = opened;
         let _ = known.journal.set(journal.clone());
+        let _keys = keys::open(config).await?;
 
         if let Some(Listener::Tcp(listener)) = sockets.store {
             let directory = data_dir.join("buckets");

@@ -35,6 +35,7 @@ fn default(config: &Config) -> Trail {
         topic: None,
         log_group: None,
         event_bus: None,
+        log_file_validation: true,
         selectors: Selectors::default(),
     }
 }
@@ -63,6 +64,7 @@ fn configured(config: &Config, trail: &TrailConfig) -> Trail {
         topic: trail.sns_topic.clone(),
         log_group: trail.cloud_watch_logs.clone(),
         event_bus: trail.event_bus.clone(),
+        log_file_validation: trail.enable_log_file_validation,
         selectors: trail.selectors.clone(),
     }
 }

@@ -115,6 +115,8 @@ pub struct Trail {
     /// Gets each event that the trail selects, as one event of the bus (EventBridge user guide, "AWS service events delivered via AWS
     /// CloudTrail", where it is the account's default bus; here any may be named).
     pub event_bus: Option<EventBus>,
+    /// Its log files are named by signed digests (CreateTrail, `EnableLogFileValidation`).
+    pub log_file_validation: bool,
     pub selectors: Selectors,
 }
 
@@ -213,6 +215,7 @@ pub(crate) mod tests {
             topic: None,
             log_group: None,
             event_bus: None,
+            log_file_validation: true,
             selectors: Selectors::default(),
         }
     }

@@ -37,6 +37,8 @@ pub fn selection(trail: &Trail) -> String {
         topic: _,
         log_group: _,
         event_bus: _,
+        // Of its log files only.
+        log_file_validation: _,
         selectors,
     } = trail;
     let decides = format!(
