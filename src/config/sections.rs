@@ -248,7 +248,8 @@ fn read_delivery(mut section: Section<'_>, default: Delivery) -> Delivery {
 }
 
 fn read_digest(mut section: Section<'_>, default: Digest) -> Digest {
-    let intervals = Duration::from_secs(60)..=Duration::from_secs(3600);
+    // AWS has an hour and nothing else; seconds are for trying things out.
+    let intervals = Duration::from_secs(1)..=Duration::from_secs(3600);
     let interval = section.take_or("interval", default.interval, duration(intervals));
     let key_dir = section.take("key_dir", path);
     section.unsupported("kms_key_id", "leave it out");
