@@ -11,7 +11,7 @@
 //!  verify    a chain against what is there: every finding
 //! ```
 //!
-//! Values in, values out; only [`keys::files`] touches a disk, and nothing here reads a clock. Moments are whole seconds since 1970,
+//! Values in, values out; only [`keys`] touch a disk, and AWS KMS when a key is there, and nothing here reads the time. Moments are whole seconds since 1970,
 //! as digests write them.
 
 pub mod document;

@@ -1,6 +1,7 @@
 //! `traild validate`: every mistake at once, in the configuration and in what it names.
 
 mod destinations;
+mod keys;
 mod summary;
 
 use std::io;
@@ -83,7 +84,9 @@ async fn environment(Loaded { config, source, .. }: &Loaded) -> Findings {
     check_data_dir(&config.data_dir, &mut findings);
     check_listeners(config, &mut findings).await;
     check_inputs(config, &mut findings);
-    destinations::check(config, &aws::sdk_config(config).await, &mut findings).await;
+    let sdk = aws::sdk_config(config).await;
+    keys::check(config, &sdk, &mut findings).await;
+    destinations::check(config, &sdk, &mut findings).await;
     findings
 }
 
