@@ -312,7 +312,10 @@ fn the_kms_key_of_digests_is_named_as_that_of_a_trail_and_its_public_key_has_a_d
     }
     let (key, message) = only("[digest]\nkms_key_id = \"my key\"");
     assert_eq!(key, "digest.kms_key_id");
-    assert!(message.contains("is not a KMS key: a key's id, alias/…"), "{message}");
+    assert!(
+        message.contains("is not a KMS key: a key's id, alias/…"),
+        "{message}"
+    );
 }
 
 /// The only mistake of a text: its key, and the whole message.

@@ -22,24 +22,22 @@ pub async fn check(config: &Config, sdk: &SdkConfig, findings: &mut Findings) {
 }
 
 fn check_directory(config: &Config, findings: &mut Findings) {
+    const KEY: &str = "digest.key_dir";
+    let is_told = findings.mistakes.iter().any(|it| it.key == "data_dir");
+    if is_told && config.digest.key_dir.is_none() {
+        return;
+    }
     let path = config.key_dir();
     let shown = path.display();
-    let (problem, hint) = match files::check(&path) {
-        Ok(()) => return,
-        Err(KeysError::Exposed { mode, .. }) => (
-            format!("others have rights to {shown} (mode {mode:04o})"),
+    match files::check(&path) {
+        Err(KeysError::Exposed { mode, .. }) => findings.mistake(
+            KEY,
+            &shown,
+            format!("others have rights to it (mode {mode:04o})"),
             format!("chmod 700 {shown}"),
         ),
-        Err(KeysError::Directory { source, .. }) => (
-            format!("cannot use {shown}: {source}"),
-            "name a directory that only the user traild runs as may use".to_owned(),
-        ),
-        Err(error) => (
-            error.to_string(),
-            format!("look at what is there: ls -la {shown}"),
-        ),
-    };
-    findings.mistake("digest.key_dir", shown, problem, hint);
+        _ => super::check_directory(KEY, &path, findings),
+    }
 }
 
 async fn check_kms(key_id: &str, sdk: &SdkConfig, findings: &mut Findings) {
