@@ -248,6 +248,24 @@ pub fn decode(frame: &[u8]) -> impl Iterator<Item = Result<Entry, serde_json::Er
     lines.map(serde_json::from_slice)
 }
 
+/// The log files of one trail that a frame says were delivered, in order, each with its place among the frame's entries. Other
+/// lines are passed over, also those that are no entry: the replay tells of them.
+pub fn settled<'a>(frame: &'a [u8], trail: &'a str) -> impl Iterator<Item = (u32, Settled)> + 'a {
+    /// What the line of a [`Settled`] begins with. The other kinds can be long and are of no interest here.
+    const SETTLED: &[u8] = br#"{"entry":"settled""#;
+    let lines = frame.split(|byte| *byte == b'\n');
+    let lines = (0..).zip(lines.filter(|line| !line.is_empty()));
+    lines.filter_map(move |(index, line)| {
+        if !line.starts_with(SETTLED) {
+            return None;
+        }
+        match serde_json::from_slice(line) {
+            Ok(Entry::Settled(settled)) if settled.trail == trail => Some((index, settled)),
+            _ => None,
+        }
+    })
+}
+
 impl Entry {
     /// The ARN of the trail it speaks of.
     pub fn trail(&self) -> &str {

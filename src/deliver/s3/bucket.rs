@@ -1,4 +1,4 @@
-//! Log files on the wire: writing one where nothing is yet, and looking at what is there.
+//! Objects on the wire: writing one where nothing is yet, and looking at what is there.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,11 +12,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 
 use super::encode::Share;
-use super::same::Comparison;
+use super::same::{Comparison, Content};
 use crate::deliver::failure::Failure;
 use crate::deliver::renewing::Renewing;
-use crate::logfile::LogFile;
-use crate::trail::Trail;
 
 /// A trail's bucket, seen through its own client.
 pub struct Bucket {
@@ -29,9 +27,28 @@ pub struct Bucket {
     pub(super) share: Share,
 }
 
+/// A gzipped file of JSON to be written: a log file or a digest. CloudTrail gives both `Content-Type: application/json`,
+/// `Content-Encoding: gzip` and the ACL `bucket-owner-full-control`.
+#[derive(Debug, Clone, Copy)]
+pub struct NewObject<'a> {
+    pub bucket: &'a str,
+    pub key: &'a str,
+    pub gzip: &'a Bytes,
+    /// What follows `x-amz-meta-`, with its value.
+    pub metadata: &'a [(&'static str, String)],
+    pub encryption: Option<Encryption<'a>>,
+}
+
+/// SSE-KMS, as CloudTrail asks for it.
+#[derive(Debug, Clone, Copy)]
+pub struct Encryption<'a> {
+    pub kms_key_id: &'a str,
+    pub trail_arn: &'a str,
+}
+
 /// What became of a PUT.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Put {
+pub enum Put {
     Stored {
         etag: Option<String>,
     },
@@ -41,7 +58,7 @@ pub(super) enum Put {
 
 /// What is there already.
 #[derive(Debug)]
-pub(super) enum Found {
+pub enum Found {
     Same {
         etag: Option<String>,
     },
@@ -63,21 +80,15 @@ impl Bucket {
         }
     }
 
-    /// Writes `gzip` to the trail's bucket unless there is something with this key. A bucket may be made for it, and a store that
+    /// Writes the object unless there is something with this key. A bucket may be made for it, and a store that
     /// does not know the condition is asked without.
-    pub(super) async fn put(&self, trail: &Trail, key: &str, gzip: &Bytes) -> Result<Put, Failure> {
-        let put = async |client| self.put_by(&client, trail, key, gzip).await;
+    pub async fn put(&self, object: NewObject<'_>) -> Result<Put, Failure> {
+        let put = async |client| self.put_by(&client, object).await;
         self.client.attempt(put).await
     }
 
-    async fn put_by(
-        &self,
-        client: &Client,
-        trail: &Trail,
-        key: &str,
-        gzip: &Bytes,
-    ) -> Result<Put, Failure> {
-        let put = |conditional| put_once(client, trail, key, gzip, conditional);
+    async fn put_by(&self, client: &Client, object: NewObject<'_>) -> Result<Put, Failure> {
+        let put = |conditional| put_once(client, object, conditional);
         let conditional = !self.unconditional.load(Ordering::Relaxed);
         let failure = match put(conditional).await {
             Err(failure) => failure,
@@ -89,28 +100,23 @@ impl Bucket {
                 // Otherwise it was something else that the store does not know.
                 if answer.is_ok() && !self.unconditional.swap(true, Ordering::Relaxed) {
                     tracing::warn!(
-                        trail = %trail.name, bucket = %trail.bucket,
+                        bucket = object.bucket,
                         "store does not know conditional puts, going on without: an upload that is repeated overwrites itself"
                     );
                 }
                 answer
             }
             ("NoSuchBucket", _) if self.create => {
-                make(client, &trail.bucket).await?;
+                make(client, object.bucket).await?;
                 put(conditional).await
             }
             _ => Err(failure),
         }
     }
 
-    /// Whether `bucket`, which need not be the trail's, holds the events of `file` at `key`.
-    pub(super) async fn look(
-        &self,
-        bucket: &str,
-        key: &str,
-        file: &LogFile,
-    ) -> Result<Found, Failure> {
-        let comparison = Comparison::with(file);
+    /// Whether `bucket` holds `content` at `key`.
+    pub async fn look(&self, bucket: &str, key: &str, content: Content) -> Result<Found, Failure> {
+        let comparison = Comparison::with(content);
         let limit = patience(comparison.largest());
         let look = async |client| {
             within(
@@ -126,16 +132,14 @@ impl Bucket {
 
 async fn put_once(
     client: &Client,
-    trail: &Trail,
-    key: &str,
-    gzip: &Bytes,
+    object: NewObject<'_>,
     conditional: bool,
 ) -> Result<Put, Failure> {
-    let mut request = request(client, trail, key, gzip.clone());
+    let mut request = request(client, object);
     if conditional {
         request = request.if_none_match("*");
     }
-    let limit = patience(gzip.len() as u64);
+    let limit = patience(object.gzip.len() as u64);
     match within(limit, "PutObject", request.send()).await? {
         Ok(answer) => Ok(Put::Stored { etag: answer.e_tag }),
         Err(error) => match Failure::of(&error) {
@@ -147,22 +151,35 @@ async fn put_once(
     }
 }
 
-fn request(client: &Client, trail: &Trail, key: &str, gzip: Bytes) -> PutObjectFluentBuilder {
-    let request = client
+fn request(client: &Client, object: NewObject<'_>) -> PutObjectFluentBuilder {
+    let NewObject {
+        bucket,
+        key,
+        gzip,
+        metadata,
+        encryption,
+    } = object;
+    let mut request = client
         .put_object()
-        .bucket(&trail.bucket)
+        .bucket(bucket)
         .key(key)
         .content_type("application/json")
         .content_encoding("gzip")
         .acl(ObjectCannedAcl::BucketOwnerFullControl)
-        .body(ByteStream::from(gzip));
-    match &trail.kms_key_id {
+        .body(ByteStream::from(gzip.clone()));
+    for (name, value) in metadata {
+        request = request.metadata(*name, value);
+    }
+    match encryption {
         None => request,
-        Some(kms_key) => {
-            let context = encryption_context(&trail.arn(), &trail.bucket, key);
+        Some(Encryption {
+            kms_key_id,
+            trail_arn,
+        }) => {
+            let context = encryption_context(trail_arn, bucket, key);
             request
                 .server_side_encryption(ServerSideEncryption::AwsKms)
-                .ssekms_key_id(kms_key)
+                .ssekms_key_id(kms_key_id)
                 .ssekms_encryption_context(context)
         }
     }
@@ -189,7 +206,7 @@ async fn compare(
     client: &Client,
     bucket: &str,
     key: &str,
-    mut comparison: Comparison<'_>,
+    mut comparison: Comparison,
 ) -> Result<Found, Failure> {
     let request = client.get_object().bucket(bucket).key(key);
     let mut object = match request.send().await {

@@ -19,14 +19,14 @@ mod encode;
 pub mod absent;
 pub mod leg;
 pub mod plan;
-mod same;
+pub mod same;
 pub mod upload;
 
 #[cfg(test)]
 mod simulation;
 
 pub use absent::Absent;
-pub use bucket::Bucket;
+pub use bucket::{Bucket, Encryption, Found, NewObject, Put};
 pub use encode::Encoding;
 pub use leg::{LegError, OnStop, Options, Progress, S3Leg};
 pub use plan::Plan;

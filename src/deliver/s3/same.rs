@@ -1,4 +1,4 @@
-//! Whether an object that is read from a store has the events of a file, whatever compressor made it, or none: a proxy may have
+//! Whether an object that is read from a store holds certain bytes, whatever compressor packed them, or none: a proxy may have
 //! inflated it. Nothing of it is kept, so that it may come in any size.
 
 use std::io::{self, Write};
@@ -8,31 +8,47 @@ use flate2::write::MultiGzDecoder;
 
 use crate::logfile::LogFile;
 
-pub(super) struct Comparison<'a> {
-    file: &'a LogFile,
-    /// As it came, and inflated; each until it cannot be the file any more.
+/// What an object must hold, uncompressed.
+#[derive(Debug, Clone, Copy)]
+pub struct Content {
+    pub sha256: [u8; 32],
+    pub bytes: u64,
+}
+
+impl From<&LogFile> for Content {
+    fn from(file: &LogFile) -> Self {
+        Self {
+            sha256: file.sha256,
+            bytes: file.uncompressed_bytes,
+        }
+    }
+}
+
+pub(super) struct Comparison {
+    content: Content,
+    /// As it came, and inflated; each until it cannot be the content any more.
     raw: Option<Fingerprint>,
     inflated: Option<MultiGzDecoder<Fingerprint>>,
     received: u64,
 }
 
-impl<'a> Comparison<'a> {
-    pub fn with(file: &'a LogFile) -> Self {
+impl Comparison {
+    pub fn with(content: Content) -> Self {
         let fingerprint = || Fingerprint {
             context: digest::Context::new(&digest::SHA256),
-            left: file.uncompressed_bytes,
+            left: content.bytes,
         };
         Self {
-            file,
+            content,
             raw: Some(fingerprint()),
             inflated: Some(MultiGzDecoder::new(fingerprint())),
             received: 0,
         }
     }
 
-    /// No object of the same events is larger: gzip adds a little to what it cannot compress.
+    /// No object of the same content is larger: gzip adds a little to what it cannot compress.
     pub fn largest(&self) -> u64 {
-        self.file.uncompressed_bytes + self.file.uncompressed_bytes / 1000 + 4096
+        self.content.bytes + self.content.bytes / 1000 + 4096
     }
 
     /// Takes the next bytes. False when no more are needed: it is something else.
@@ -52,17 +68,17 @@ impl<'a> Comparison<'a> {
         self.raw.is_some() || self.inflated.is_some()
     }
 
-    /// Whether all that was taken is the file.
+    /// Whether all that was taken is the content.
     pub fn finish(self) -> bool {
         let inflated = self.inflated.and_then(|inflated| inflated.finish().ok());
         [self.raw, inflated]
             .into_iter()
             .flatten()
-            .any(|fingerprint| fingerprint.context.finish().as_ref() == self.file.sha256)
+            .any(|fingerprint| fingerprint.context.finish().as_ref() == self.content.sha256)
     }
 }
 
-/// A hash that refuses to take more than the file has.
+/// A hash that refuses to take more than the content has.
 struct Fingerprint {
     context: digest::Context,
     left: u64,
@@ -89,7 +105,7 @@ mod tests {
     use crate::logfile::{Builder, Compressors};
 
     fn holds(stored: &[u8], file: &LogFile) -> bool {
-        let mut comparison = Comparison::with(file);
+        let mut comparison = Comparison::with(file.into());
         for piece in stored.chunks(100) {
             comparison.take(piece);
         }
@@ -132,7 +148,7 @@ mod tests {
     #[test]
     fn an_object_that_does_not_end_is_given_up() {
         let file = file(6);
-        let mut comparison = Comparison::with(&file);
+        let mut comparison = Comparison::with((&file).into());
         let zeroes = [0; 1024];
         let taken = (0..u64::MAX).find(|_| !comparison.take(&zeroes)).unwrap();
         assert!(taken * 1024 <= comparison.largest());

@@ -17,7 +17,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::bucket::{Bucket, Found, Put};
+use super::bucket::{Bucket, Encryption, Found, NewObject, Put};
 use super::encode::{Encoded, Encoding, Made, encode};
 use crate::clock::WallMillis;
 use crate::deliver::failure::Failure;
@@ -122,7 +122,17 @@ impl Uploader {
 
     async fn put(&self, batch: &SealedBatch, encoded: &Encoded) -> Result<Place, Failure> {
         let started = Instant::now();
-        let put = self.bucket.put(&self.trail, &batch.key, &encoded.gzip);
+        let arn = self.trail.arn();
+        let put = self.bucket.put(NewObject {
+            bucket: &self.trail.bucket,
+            key: &batch.key,
+            gzip: &encoded.gzip,
+            metadata: &[],
+            encryption: self.trail.kms_key_id.as_deref().map(|key| Encryption {
+                kms_key_id: key,
+                trail_arn: &arn,
+            }),
+        });
         let put = put.await?;
         self.view
             .metrics()
@@ -136,7 +146,10 @@ impl Uploader {
     /// Something has this key. An earlier attempt whose answer was lost, in all likelihood: then it holds these events.
     async fn verify(&self, batch: &SealedBatch, encoded: &Encoded) -> Result<Place, Failure> {
         let SealedBatch { bucket, key, .. } = batch;
-        let found = self.bucket.look(bucket, key, &encoded.file).await?;
+        let found = self
+            .bucket
+            .look(bucket, key, (&encoded.file).into())
+            .await?;
         let trail = &self.trail.name;
         match found {
             Found::Same { etag } => {
@@ -180,7 +193,10 @@ impl Uploader {
         encoded: &Encoded,
     ) -> Result<Place, Failure> {
         let SealedBatch { bucket, key, .. } = batch;
-        let found = self.bucket.look(bucket, key, &encoded.file).await?;
+        let found = self
+            .bucket
+            .look(bucket, key, (&encoded.file).into())
+            .await?;
         let trail = &self.trail.name;
         match found {
             Found::Same { etag } => {

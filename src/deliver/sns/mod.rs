@@ -14,7 +14,7 @@ use super::failure::Failure;
 use super::fanout::{Destination, Item, ItemId, Refusal, Unreadable, Verdict};
 use super::renewing::Renewing;
 use super::view::{REFUSED, TOO_LARGE};
-use crate::ledger::{self, Entry, Object, Settled};
+use crate::ledger::{self, Object};
 use crate::trail::{Topic, Trail};
 use crate::wal::Position;
 
@@ -119,32 +119,18 @@ impl Destination for Notifications {
 
 /// The notifications of the log files that a frame of the ledger says are in the bucket of this trail.
 fn items(trail: &str, at: Position, frame: &[u8]) -> Vec<Item> {
-    let settled = (0..)
-        .zip(ledger::decode(frame))
-        .filter_map(|(index, entry)| match entry {
-            Ok(Entry::Settled(settled)) if settled.trail == trail => Some((index, settled)),
-            _ => None,
-        });
-    settled
-        .filter_map(
-            |(
+    let delivered = ledger::settled(frame, trail)
+        .filter_map(|(index, settled)| Some((index, settled.object?, settled.settled_at)));
+    delivered
+        .map(|(index, object, since)| Item {
+            id: ItemId {
+                position: at,
                 index,
-                Settled {
-                    object, settled_at, ..
-                },
-            )| {
-                let object = object?;
-                Some(Item {
-                    id: ItemId {
-                        position: at,
-                        index,
-                    },
-                    events: u64::from(object.events),
-                    since: settled_at,
-                    json: notification(&object),
-                })
             },
-        )
+            events: u64::from(object.events),
+            since,
+            json: notification(&object),
+        })
         .collect()
 }
 
