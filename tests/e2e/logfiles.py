@@ -35,9 +35,15 @@ def read(s3, bucket, prefix=""):
         for item in page.get("Contents", []):
             if item["Key"].endswith("/") and item["Size"] == 0:
                 continue  # CloudTrail's own marker objects
+            if is_digest(item["Key"]):
+                continue
             body = s3.get_object(Bucket=bucket, Key=item["Key"])["Body"].read()
             files.append(parse(item["Key"], body))
     return files
+
+
+def is_digest(key):
+    return "/CloudTrail-Digest/" in key
 
 
 def parse(key, body):
