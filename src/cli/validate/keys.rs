@@ -11,7 +11,7 @@ use crate::aws;
 use crate::config::Config;
 use crate::digest::keys::KeysError;
 use crate::digest::keys::files;
-use crate::digest::keys::kms::{self, KmsError, UNFIT_HINT};
+use crate::digest::keys::kms::{self, KmsError};
 
 /// Looks at both. Creates nothing.
 pub async fn check(config: &Config, sdk: &SdkConfig, findings: &mut Findings) {
@@ -42,6 +42,8 @@ fn check_directory(config: &Config, findings: &mut Findings) {
 
 async fn check_kms(key_id: &str, sdk: &SdkConfig, findings: &mut Findings) {
     const KEY: &str = "digest.kms_key_id";
+    const UNFIT_HINT: &str =
+        "make one that can: aws kms create-key --key-usage SIGN_VERIFY --key-spec RSA_2048";
     let client = aws::kms_client(sdk, key_id);
     let region = client.config().region().map(ToString::to_string);
     let look = tokio::time::timeout(PATIENCE, kms::check(client, key_id));

@@ -42,13 +42,9 @@ pub enum KmsError {
     #[error("cannot get the public key of the KMS key {key}: {}: {}", .failure.code, .failure.message)]
     NotGiven { key: String, failure: Failure },
     /// Asking again helps nothing until the key or its name is changed.
-    #[error("the KMS key {key} cannot sign digests: {why}\n  hint: {UNFIT_HINT}")]
+    #[error("the KMS key {key} cannot sign digests: {why}")]
     Unfit { key: String, why: String },
 }
-
-/// What to do about [`KmsError::Unfit`].
-pub const UNFIT_HINT: &str =
-    "make one that can: aws kms create-key --key-usage SIGN_VERIFY --key-spec RSA_2048";
 
 /// The key of this name, whatever is behind it. Clones share it.
 #[derive(Clone)]

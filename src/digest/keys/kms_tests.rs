@@ -117,10 +117,7 @@ async fn a_key_that_cannot_sign_digests_is_refused_for_what_it_lacks_and_never_l
         let service = Service::start(move |_| Answer::new(status, &body)).await;
         let client = Client::new(&service.sdk_config());
         let told = check(client.clone(), ALIAS).await.unwrap_err().to_string();
-        assert!(
-            told.contains(why) && told.contains("hint: make one"),
-            "{told}"
-        );
+        assert!(told.contains(why), "{told}");
         let client = Renewing::new(client.clone(), move || std::future::ready(client.clone()));
         let keys = KmsKeys::open(client, ALIAS.to_owned(), files(directory.path()));
         let refused = keys.signer(at(MAY)).await.unwrap_err();
