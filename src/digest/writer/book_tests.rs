@@ -141,7 +141,12 @@ fn a_trail_that_starts_again_covers_no_time_twice() {
     };
     let state = State::starting(place(), BEGIN, INTERVAL, Next::default(), Some(&long_ago));
     assert_eq!(state.end, BEGIN - INTERVAL);
-    assert!(state.chains.values().all(|heads| *heads == Heads::default()));
+    assert!(
+        state
+            .chains
+            .values()
+            .all(|heads| *heads == Heads::default())
+    );
 }
 
 #[test]
