@@ -24,7 +24,7 @@ use crate::batch::Positions;
 use crate::clock::WallMillis;
 use crate::event::{AccountId, Folder, Region};
 use crate::trail::Stream;
-use crate::wal::Position;
+use crate::wal::{Position, ReadError, Wal};
 
 /// One line of the ledger. The names are stable: they are written to disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +38,8 @@ pub enum Entry {
     Settled(Settled),
     /// What a trail remembers, instead of all entries before.
     Checkpoint(Checkpoint),
+    /// The trail was deleted, and everything it recorded is delivered: nothing of it is remembered.
+    Forgotten { trail: String },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -220,7 +222,7 @@ pub fn take_frame(outbox: &mut VecDeque<Entry>) -> Vec<Entry> {
     let parted = outbox.iter().position(|entry| {
         bytes += match entry {
             Entry::Sealed(batch) | Entry::Carried(batch) => batch.weight(),
-            Entry::Settled(_) => 1024,
+            Entry::Settled(_) | Entry::Forgotten { .. } => 1024,
             Entry::Checkpoint(checkpoint) => 100 * checkpoint.sealed_through.len() + 512,
         };
         bytes > LIMIT
@@ -273,6 +275,7 @@ impl Entry {
             Self::Sealed(sealed) | Self::Carried(sealed) => &sealed.trail,
             Self::Settled(settled) => &settled.trail,
             Self::Checkpoint(checkpoint) => &checkpoint.trail,
+            Self::Forgotten { trail } => trail,
         }
     }
 }
@@ -344,6 +347,7 @@ impl TrailState {
                     *through = (*through).max(position);
                 }
             }
+            Entry::Forgotten { .. } => *self = Self::default(),
         }
     }
 
@@ -394,6 +398,22 @@ pub struct Replay {
 }
 
 impl Replay {
+    /// Reads an open ledger from its beginning. Blocking.
+    pub fn of(ledger: &Wal) -> Result<Self, ReadError> {
+        const CHUNK_BYTES: usize = 1 << 20;
+        let mut replay = Self::default();
+        let mut reader = ledger.reader();
+        let (mut next, end) = (ledger.start(), ledger.durable());
+        while next < end {
+            let chunk = reader.read(next, CHUNK_BYTES)?;
+            for (position, frame) in chunk.iter() {
+                replay.take(position, frame);
+            }
+            next = chunk.next;
+        }
+        Ok(replay)
+    }
+
     /// Takes the next frame of the ledger. A line that is no entry is counted and passed over: its frame was whole, so it was
     /// written by something else.
     pub fn take(&mut self, position: Position, frame: &[u8]) {
@@ -411,7 +431,7 @@ impl Replay {
     fn apply(&mut self, entry: Entry) {
         let highest = match &entry {
             Entry::Sealed(sealed) | Entry::Carried(sealed) => sealed.positions.last(),
-            Entry::Settled(_) => Position(0),
+            Entry::Settled(_) | Entry::Forgotten { .. } => Position(0),
             Entry::Checkpoint(checkpoint) => {
                 let through = checkpoint
                     .sealed_through
@@ -421,6 +441,10 @@ impl Replay {
             }
         };
         self.highest = self.highest.max(highest);
+        if let Entry::Forgotten { trail } = &entry {
+            self.trails.remove(trail);
+            return;
+        }
         self.trails
             .entry(entry.trail().to_owned())
             .or_default()

@@ -195,7 +195,8 @@ fn tell(loaded: &Loaded) {
 
 fn announce(daemon: &Daemon) {
     let addresses = daemon.addresses();
-    let trails: Vec<_> = daemon.trails().map(|trail| trail.name.as_str()).collect();
+    let trails = daemon.trails();
+    let trails: Vec<_> = trails.iter().map(|trail| trail.name.as_str()).collect();
     tracing::info!(
         api = %addresses.api, ops = %addresses.ops, store = addresses.store.map(tracing::field::display),
         trails = trails.join(","), "ready"

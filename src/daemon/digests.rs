@@ -27,7 +27,7 @@ const RETIRE_EVERY: Duration = Duration::from_secs(3600);
 
 /// The writers, as they are started.
 pub struct Digests<'a> {
-    ground: &'a Ground<'a>,
+    ground: &'a Ground,
     clients: &'a Clients,
     root: PathBuf,
     remembered: Vec<State>,
@@ -38,7 +38,7 @@ pub struct Digests<'a> {
 }
 
 impl<'a> Digests<'a> {
-    pub async fn new(ground: &'a Ground<'a>, clients: &'a Clients) -> Result<Self, DaemonError> {
+    pub async fn new(ground: &'a Ground, clients: &'a Clients) -> Result<Self, DaemonError> {
         let root = ground.config.data_dir.join(DIGESTS);
         let states = {
             let root = root.clone();
@@ -64,15 +64,20 @@ impl<'a> Digests<'a> {
         trail: &Trail,
         stage: &mut Stage,
     ) -> Result<Option<View>, DaemonError> {
-        self.start_writer(Place::from(trail), !trail.log_file_validation, stage)
-            .await
+        let end = CancellationToken::new();
+        if !trail.log_file_validation || !trail.logging.has_begun() {
+            end.cancel();
+        }
+        self.start_writer(Place::from(trail), end, stage).await
     }
 
     /// Ends the chains of trails that are not configured any more. To be called when all others are started.
     pub async fn start_absent(&mut self, stage: &mut Stage) -> Result<(), DaemonError> {
         for state in std::mem::take(&mut self.remembered) {
             if !self.started.contains(&state.place.trail) {
-                self.start_writer(state.place, true, stage).await?;
+                let end = CancellationToken::new();
+                end.cancel();
+                self.start_writer(state.place, end, stage).await?;
             }
         }
         Ok(())
@@ -81,17 +86,17 @@ impl<'a> Digests<'a> {
     async fn start_writer(
         &mut self,
         place: Place,
-        is_ending: bool,
+        end: CancellationToken,
         stage: &mut Stage,
     ) -> Result<Option<View>, DaemonError> {
         let ground = self.ground;
-        let (config, trail) = (ground.config, place.trail.clone());
+        let (config, trail) = (&*ground.config, place.trail.clone());
         let client = legs::s3_client(config, ground.addresses, self.clients).await;
         let view = View::new(place.name.as_str(), ground.digest_metrics.clone());
         let parts = Parts {
             place,
             interval: config.digest.interval,
-            is_ending,
+            end,
             ledger: ground.ledger.clone(),
             keys: ground.keys.clone(),
             bucket: Bucket::new(client, config.storage.kind == StorageKind::Embedded),

@@ -32,7 +32,7 @@ const CHUNKS_BYTES: usize = 16 << 20;
 
 /// The legs besides S3, as they are started.
 pub struct Fanout<'a> {
-    ground: &'a Ground<'a>,
+    ground: &'a Ground,
     clients: &'a Clients,
     chunk_bytes: usize,
     cursors: PathBuf,
@@ -47,7 +47,7 @@ pub struct Fanout<'a> {
 impl<'a> Fanout<'a> {
     /// What the legs of these trails are started from; none of them may run yet.
     pub async fn new(
-        ground: &'a Ground<'a>,
+        ground: &'a Ground,
         clients: &'a Clients,
         trails: &[Arc<Trail>],
     ) -> Result<Self, DaemonError> {
@@ -175,7 +175,7 @@ impl<'a> Fanout<'a> {
         destination: D,
         stage: &mut Stage,
     ) -> Result<SinkView, DaemonError> {
-        let log = self.ground.ledger;
+        let log = &self.ground.ledger;
         let cut = self.ledger_followers.cut.subscribe();
         let parts = self.parts(trail, Sink::Sns, log, log.durable(), cut, destination);
         let (view, progress) = open(parts, stage).await?;
@@ -192,7 +192,7 @@ impl<'a> Fanout<'a> {
         destination: D,
         stage: &mut Stage,
     ) -> Result<SinkView, DaemonError> {
-        let log = self.ground.journal;
+        let log = &self.ground.journal;
         let cut = self.journal_followers.cut.subscribe();
         let new_from = new_from.unwrap_or_else(|| log.durable());
         let parts = self.parts(trail, sink, log, new_from, cut, destination);

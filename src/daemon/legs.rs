@@ -1,4 +1,4 @@
-//! The legs of all trails: built, spawned, and watched for how far they have come.
+//! The legs of a set of trails: built, spawned, and watched for how far they have come.
 
 use std::future::ready;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::fanout::Fanout;
 use super::stage::Stage;
 use super::status::{SinkView, TrailView};
 use super::trim::Followers;
-use super::{Addresses, DaemonError, trails};
+use super::{Addresses, DaemonError};
 use crate::aws;
 use crate::batch;
 use crate::config::{Config, StorageKind};
@@ -38,18 +38,18 @@ const FILES_BYTES: usize = 128 * MIB;
 const BATCHES_BYTES: usize = 48 * MIB;
 
 /// What the legs are built on.
-pub struct Ground<'a> {
-    pub config: &'a Config,
+pub struct Ground {
+    pub config: Arc<Config>,
     pub addresses: Addresses,
     /// The journal's own.
     pub identity: [u8; 16],
-    /// Where a trail begins that the ledger does not know.
-    pub new_from: Position,
-    pub journal: &'a Wal,
-    pub ledger: &'a Wal,
+    pub journal: Wal,
+    pub ledger: Wal,
     pub metrics: deliver::Metrics,
     pub keys: Keys,
     pub digest_metrics: digest::writer::view::Metrics,
+    /// What legs to S3 do with open batches when they are stopped.
+    pub on_stop: watch::Receiver<OnStop>,
 }
 
 /// The legs, running.
@@ -67,14 +67,16 @@ pub struct Legs {
 }
 
 impl Legs {
-    /// Starts a leg for each trail of the configuration, and a memory for each other one that the ledger knows.
+    /// Starts the legs of each of these trails, and a memory for each other one that the ledger knows. A trail that the ledger does not know begins at
+    /// `new_from`.
     pub async fn start(
-        ground: Ground<'_>,
+        ground: &Ground,
+        trails: &[Arc<Trail>],
         mut replay: Replay,
+        new_from: Position,
         stage: &mut Stage,
     ) -> Result<Self, DaemonError> {
-        let config = ground.config;
-        let trails: Vec<_> = trails::of(config).into_iter().map(Arc::new).collect();
+        let config = &*ground.config;
         let compressors = Compressors::new(config.delivery.gzip_level)?;
         let encoding = Arc::new(Encoding::new(compressors, FILES_BYTES));
         let clients = Clients::new(config).await;
@@ -82,8 +84,8 @@ impl Legs {
         let checkpoint_wanted = watch::Sender::new(0);
         let mut progress = Vec::new();
         let mut views = Vec::new();
-        let mut fanout = Fanout::new(&ground, &clients, &trails).await?;
-        let mut digests = Digests::new(&ground, &clients).await?;
+        let mut fanout = Fanout::new(ground, &clients, trails).await?;
+        let mut digests = Digests::new(ground, &clients).await?;
         for trail in trails.iter() {
             let client = s3_client(config, ground.addresses, &clients).await;
             let create_bucket = config.storage.kind == StorageKind::Embedded;
@@ -99,7 +101,7 @@ impl Legs {
             };
             let remembered = replay.remove(&trail.arn());
             let is_known = remembered.is_some();
-            let state = remembered.unwrap_or_else(|| begin(trail, ground.new_from));
+            let state = remembered.unwrap_or_else(|| begin(trail, new_from));
             let horizon = state.horizon;
             // Their places are on the disk before the ledger knows the trail, so that a crash in between leaves no leg behind.
             let new_from = if is_known { None } else { Some(horizon) };
@@ -109,10 +111,10 @@ impl Legs {
             let failed = failed(trail.name.to_string());
             let leg = S3Leg::open(
                 Plan::new(trail.clone(), ground.identity, limits(config), state),
-                ground.journal,
+                &ground.journal,
                 ground.ledger.clone(),
                 Arc::new(uploader),
-                options(config, held_bytes),
+                options(config, held_bytes, ground.on_stop.clone()),
                 checkpoint_wanted.subscribe(),
                 is_known,
             );
@@ -131,7 +133,7 @@ impl Legs {
         for (arn, state) in replay.rest() {
             let failed = failed(arn.clone());
             let wanted = checkpoint_wanted.subscribe();
-            let absent = Absent::new(arn, state, ground.journal, ground.ledger.clone(), wanted);
+            let absent = Absent::new(arn, state, &ground.journal, ground.ledger.clone(), wanted);
             if let Some(absent) = absent {
                 progress.push(absent.watch_progress());
                 stage.spawn(|stop| Box::pin(async move { absent.run(stop).await.map_err(failed) }));
@@ -173,7 +175,10 @@ fn failed(trail: String) -> impl Fn(deliver::s3::LegError) -> DaemonError {
     }
 }
 
-fn begin(trail: &Trail, horizon: Position) -> TrailState {
+/// A trail of the API may have been told to record before its legs were built.
+fn begin(trail: &Trail, new_from: Position) -> TrailState {
+    let began = trail.logging.began_at().unwrap_or(new_from);
+    let horizon = new_from.min(began);
     tracing::info!(trail = %trail.name, horizon = horizon.0, "new trail");
     TrailState {
         horizon,
@@ -196,14 +201,11 @@ fn limits(config: &Config) -> batch::Limits {
     }
 }
 
-fn options(config: &Config, held_bytes: usize) -> Options {
+fn options(config: &Config, held_bytes: usize, on_stop: watch::Receiver<OnStop>) -> Options {
     Options {
         held_bytes,
         journal_bytes: config.journal.max_bytes / 2,
         max_age: config.delivery.max_age,
-        on_stop: match config.delivery.flush_on_stop {
-            true => OnStop::Flush(config.delivery.stop_timeout),
-            false => OnStop::Leave,
-        },
+        on_stop,
     }
 }

@@ -20,6 +20,7 @@ mod stage;
 
 mod buses;
 mod clients;
+mod delivery;
 mod digests;
 mod fanout;
 mod keys;
@@ -47,7 +48,7 @@ use crate::clock::WallMillis;
 use crate::config::Config;
 use crate::deliver;
 use crate::deliver::fanout::leg as fanout_leg;
-use crate::deliver::s3::LegError;
+use crate::deliver::s3::{LegError, OnStop};
 use crate::deliver::view::Sink;
 use crate::digest;
 use crate::digest::keys::KeysError;
@@ -62,11 +63,11 @@ use crate::telemetry::systemd;
 use crate::trail::Trail;
 use crate::wal::{self, DirLock, Wal};
 
-use legs::{Ground, Legs};
+use delivery::{Delivery, Generation, Views};
+use legs::Ground;
 use logs::Logs;
 use sockets::Sockets;
 use stage::Stage;
-use status::TrailView;
 
 pub use trails::DEFAULT_TRAIL;
 
@@ -104,6 +105,8 @@ pub enum DaemonError {
         #[source]
         source: fanout_leg::LegError,
     },
+    #[error("cannot read the ledger")]
+    Replay(#[source] wal::ReadError),
     #[error("digests of trail {trail} cannot be written")]
     Digests {
         trail: String,
@@ -162,7 +165,7 @@ pub struct Daemon {
     ledger: Wal,
     ingest: Ingest,
     phase: watch::Sender<Readiness>,
-    views: Arc<Vec<TrailView>>,
+    views: Views,
     /// One for each stage of stopping, in order.
     doors: Stage,
     legs: Stage,
@@ -226,45 +229,36 @@ impl Daemon {
             let directory = data_dir.join("buckets");
             rest.spawn(|stop| Box::pin(serve_store(directory, listener, stop)));
         }
+        let (on_stop_told, on_stop) = watch::channel(OnStop::Leave);
         let ground = Ground {
-            config,
+            config: Arc::new(config.clone()),
             addresses,
             identity,
-            new_from,
-            journal: &journal,
-            ledger: &ledger,
+            journal: journal.clone(),
+            ledger: ledger.clone(),
             metrics: leg_metrics,
             keys: keys.clone(),
             digest_metrics,
+            on_stop,
         };
-        let Legs {
-            views,
-            progress,
-            digests,
-            journal_followers,
-            ledger_followers,
-            checkpoint_wanted,
-        } = Legs::start(ground, replay, &mut legs).await?;
-        let _ = known.views.set(views.clone());
-
-        let trimmer = trim::Trimmer {
-            journal: journal.clone(),
-            ledger: ledger.clone(),
-            sidecars,
-            progress,
-            digests,
-            journal_followers,
-            ledger_followers,
-            journal_max_bytes: config.journal.max_bytes,
-            journal_on_full: config.journal.on_full,
-            checkpoint_wanted,
-        };
-        rest.spawn(|stop| {
-            Box::pin(async move {
-                trimmer.run(stop).await;
-                Ok(())
-            })
+        let trails: Arc<[_]> = trails::of(config).into_iter().map(Arc::new).collect();
+        let (wanted_changes, wanted) = watch::channel(Generation {
+            number: 1,
+            trails: trails.clone(),
         });
+        let parts = delivery::Parts {
+            sidecars,
+            on_stop: on_stop_told,
+            wanted,
+        };
+        let delivery = Delivery::start(ground, replay, new_from, parts).await?;
+        let views = delivery.views();
+        let _ = known.views.set(views.clone());
+        let on_stop = match config.delivery.flush_on_stop {
+            true => OnStop::Flush(config.delivery.stop_timeout),
+            false => OnStop::Leave,
+        };
+        legs.spawn(|stop| Box::pin(delivery.run(on_stop, stop)));
 
         let options = ingest::Options {
             max_body_bytes: usize::try_from(config.ingest.max_body_bytes).unwrap_or(usize::MAX),
@@ -281,7 +275,7 @@ impl Daemon {
         let api = Api::new(api::Home {
             account: config.account_id,
             region: config.region,
-            trails: views.iter().map(|view| view.trail.clone()).collect(),
+            trails,
             keys,
         });
         for listener in sockets.api {
@@ -338,8 +332,9 @@ impl Daemon {
         self.addresses
     }
 
-    pub fn trails(&self) -> impl Iterator<Item = &Trail> {
-        self.views.iter().map(|view| &*view.trail)
+    pub fn trails(&self) -> Vec<Arc<Trail>> {
+        let views = self.views.borrow();
+        views.iter().map(|view| view.trail.clone()).collect()
     }
 
     /// Resolves when a part fails that the daemon cannot go on without.
@@ -364,7 +359,7 @@ impl Daemon {
             tracing::error!(%error, "journal could not be brought to an end in order");
         }
         self.legs
-            .stop(self.stop_timeout + Duration::from_secs(1))
+            .stop(self.stop_timeout + Duration::from_secs(2))
             .await;
         self.rest.stop(Duration::from_secs(1)).await;
         let (journal, ledger) = (self.journal.clone(), self.ledger.clone());
@@ -382,7 +377,7 @@ impl Daemon {
 #[derive(Clone, Default)]
 struct Known {
     journal: Arc<OnceLock<Wal>>,
-    views: Arc<OnceLock<Arc<Vec<TrailView>>>>,
+    views: Arc<OnceLock<Views>>,
 }
 
 impl Known {
@@ -395,7 +390,8 @@ impl Known {
             illness: Arc::new(move || journal.get().and_then(illness)),
             metrics: Arc::new(registry),
             refresh: Arc::new(move || {
-                for view in views.get().into_iter().flat_map(|views| views.iter()) {
+                let views = views.get().map(|views| views.borrow().clone());
+                for view in views.iter().flat_map(|views| views.iter()) {
                     let now = WallMillis::now();
                     view.sinks.iter().for_each(|sink| sink.leg.refresh(now));
                 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::delivery::Views;
 use crate::clock::WallMillis;
 use crate::config::Config;
 use crate::deliver::view::{self, Facts, LegView};
@@ -51,7 +52,7 @@ pub struct Asked {
     pub config: Arc<Config>,
     pub journal: Wal,
     pub phase: watch::Receiver<Readiness>,
-    pub views: Arc<Vec<TrailView>>,
+    pub views: Views,
 }
 
 impl Asked {
@@ -74,7 +75,12 @@ impl Asked {
                 durable: self.journal.durable().0,
                 failure: self.journal.failure(),
             },
-            trails: self.views.iter().map(|view| trail(view, now)).collect(),
+            trails: self
+                .views
+                .borrow()
+                .iter()
+                .map(|view| trail(view, now))
+                .collect(),
         }
     }
 }
@@ -99,10 +105,9 @@ fn trail(view: &TrailView, now: WallMillis) -> TrailStatus {
 fn sink(view: &SinkView, now: WallMillis) -> SinkStatus {
     let SinkView { leg, target } = view;
     let facts = leg.facts();
-    let pending = facts.pending();
+    let (pending, dead_lettered) = (facts.pending(), facts.dead_lettered());
     let Facts {
         delivered,
-        dead_lettered,
         objects,
         oldest_pending,
         last_error,

@@ -4,6 +4,7 @@
 //! are taken from them ([`crate::config::JournalOnFull`]).
 
 use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -63,7 +64,7 @@ impl Followers {
 pub struct Trimmer {
     pub journal: Wal,
     pub ledger: Wal,
-    pub sidecars: Sidecars,
+    pub sidecars: Arc<Mutex<Sidecars>>,
     /// Of every leg that may hold both logs back.
     pub progress: Vec<watch::Receiver<Progress>>,
     /// What writers of digests still want of the ledger. No log file may be without one, so they hold it for as long as it takes.
@@ -113,7 +114,10 @@ impl Trimmer {
     fn trim(&mut self) -> bool {
         let (journal, ledger) = self.held();
         let floor = self.journal_followers.floor(journal);
-        if let Err(error) = self.sidecars.trim(&self.journal, floor) {
+        let mut sidecars = self.sidecars.lock().unwrap_or_else(PoisonError::into_inner);
+        let trimmed = sidecars.trim(&self.journal, floor);
+        drop(sidecars);
+        if let Err(error) = trimmed {
             tracing::warn!(%error, "cannot trim the journal, will try again");
         }
         let floor = self.ledger_followers.floor(ledger);

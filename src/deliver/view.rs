@@ -3,7 +3,7 @@
 //! At rest, for each trail and sink: routed = delivered + pending + dead-lettered. The counts go on across restarts: what was
 //! delivered comes from the ledger, what is pending is routed again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -242,7 +242,8 @@ pub struct LastError {
 pub struct Facts {
     pub routed: u64,
     pub delivered: u64,
-    pub dead_lettered: u64,
+    /// By reason.
+    pub dead_letters: BTreeMap<&'static str, u64>,
     pub objects: u64,
     pub object_bytes: u64,
     pub oldest_pending: Option<WallMillis>,
@@ -251,9 +252,13 @@ pub struct Facts {
 }
 
 impl Facts {
+    pub fn dead_lettered(&self) -> u64 {
+        self.dead_letters.values().sum()
+    }
+
     pub fn pending(&self) -> u64 {
         self.routed
-            .saturating_sub(self.delivered + self.dead_lettered)
+            .saturating_sub(self.delivered + self.dead_lettered())
     }
 }
 
@@ -278,7 +283,6 @@ impl LegView {
     pub fn new(leg: Leg, metrics: Metrics) -> Self {
         let sink = leg.sink;
         drop(metrics.routed.get_or_create(&leg));
-        drop(metrics.delivered.get_or_create(&leg));
         drop(metrics.pending.get_or_create(&leg));
         drop(metrics.oldest_pending_seconds.get_or_create(&leg));
         let view = Self {
@@ -287,7 +291,7 @@ impl LegView {
             error_codes: Arc::default(),
             metrics,
         };
-        view.count_objects(0, 0);
+        view.delivered(0, 0, 0);
         for reason in sink.reasons() {
             view.dead_lettered(reason, 0);
         }
@@ -316,48 +320,41 @@ impl LegView {
     }
 
     pub fn routed(&self, events: u64) {
-        self.lock().routed += events;
-        self.metrics.routed.get_or_create(&self.leg).inc_by(events);
+        let mut facts = self.lock();
+        facts.routed += events;
+        raise(&self.metrics.routed.get_or_create(&self.leg), facts.routed);
     }
 
     pub fn delivered(&self, events: u64, objects: u64, object_bytes: u64) {
-        {
-            let mut facts = self.lock();
-            facts.delivered += events;
-            facts.objects += objects;
-            facts.object_bytes += object_bytes;
+        let mut facts = self.lock();
+        facts.delivered += events;
+        facts.objects += objects;
+        facts.object_bytes += object_bytes;
+        let counter = self.metrics.delivered.get_or_create(&self.leg);
+        raise(&counter, facts.delivered);
+        // Objects are of a trail, and only its S3 leg makes them.
+        if self.leg.sink == Sink::S3 {
+            let label = TrailLabel {
+                trail: self.leg.trail.clone(),
+            };
+            let metrics = &self.metrics;
+            raise(&metrics.objects.get_or_create(&label), facts.objects);
+            let bytes = metrics.object_bytes.get_or_create(&label);
+            raise(&bytes, facts.object_bytes);
         }
-        self.metrics
-            .delivered
-            .get_or_create(&self.leg)
-            .inc_by(events);
-        self.count_objects(objects, object_bytes);
-    }
-
-    /// Objects are of a trail, and only its S3 leg makes them.
-    fn count_objects(&self, objects: u64, bytes: u64) {
-        if self.leg.sink != Sink::S3 {
-            return;
-        }
-        let label = TrailLabel {
-            trail: self.leg.trail.clone(),
-        };
-        let metrics = &self.metrics;
-        metrics.objects.get_or_create(&label).inc_by(objects);
-        metrics.object_bytes.get_or_create(&label).inc_by(bytes);
     }
 
     pub fn dead_lettered(&self, reason: &'static str, events: u64) {
-        self.lock().dead_lettered += events;
+        let mut facts = self.lock();
+        let count = facts.dead_letters.entry(reason).or_default();
+        *count += events;
         let Leg { trail, sink } = self.leg.clone();
-        self.metrics
-            .dead_lettered
-            .get_or_create(&LegReason {
-                trail,
-                sink,
-                reason,
-            })
-            .inc_by(events);
+        let counter = self.metrics.dead_lettered.get_or_create(&LegReason {
+            trail,
+            sink,
+            reason,
+        });
+        raise(&counter, *count);
     }
 
     pub fn delivery_at(&self, at: WallMillis) {
@@ -417,6 +414,12 @@ impl LegView {
             .get_or_create(&self.leg)
             .set(age);
     }
+}
+
+/// Brings a counter up to a total. A leg that is built anew while the daemon runs begins with what it remembers, which its series has counted
+/// before.
+fn raise(counter: &Counter, total: u64) {
+    counter.inc_by(total.saturating_sub(counter.get()));
 }
 
 /// The journal could not give an event back.

@@ -50,6 +50,14 @@ impl Logging {
         }
     }
 
+    /// Where logging was first started, of what is remembered; nothing for a trail that always records.
+    pub fn began_at(&self) -> Option<Position> {
+        match self {
+            Self::Always => None,
+            Self::Spans(spans) => spans.first().map(|span| Position(span.from)),
+        }
+    }
+
     /// Whether it ever was on.
     pub fn has_begun(&self) -> bool {
         !matches!(self, Self::Spans(spans) if spans.is_empty())

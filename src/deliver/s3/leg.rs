@@ -58,7 +58,8 @@ pub struct Options {
     pub journal_bytes: u64,
     /// How often batches are cut by age while the leg is far behind.
     pub max_age: Duration,
-    pub on_stop: OnStop,
+    /// As it is when the leg is stopped.
+    pub on_stop: watch::Receiver<OnStop>,
 }
 
 pub(super) type Written = Result<(Vec<Entry>, Range<Position>), AppendError>;
@@ -162,7 +163,7 @@ impl S3Leg {
             let has_room = self.has_room();
             tokio::select! {
                 biased; // outcomes before new work, so that a flood of it starves nothing
-                () = stop.cancelled(), if !stopping => match self.options.on_stop {
+                () = stop.cancelled(), if !stopping => match *self.options.on_stop.borrow() {
                     OnStop::Leave => return Ok(()),
                     OnStop::Flush(within) => {
                         stopping = true;
@@ -282,7 +283,7 @@ impl S3Leg {
                 Entry::Checkpoint(checkpoint) if checkpoint.sealed_through.is_empty() => {
                     self.checkpoint_start = Some(start);
                 }
-                Entry::Checkpoint(_) => {}
+                Entry::Checkpoint(_) | Entry::Forgotten { .. } => {}
             }
         }
         if !self.plan.has_checkpoint_left()

@@ -209,7 +209,7 @@ impl<'a> Life<'a> {
             match entry {
                 Entry::Sealed(batch) => self.ready.push_back(batch),
                 Entry::Settled(settled) => self.plan.settle(settled),
-                Entry::Carried(_) | Entry::Checkpoint(_) => {}
+                Entry::Carried(_) | Entry::Checkpoint(_) | Entry::Forgotten { .. } => {}
             }
         }
         Ok(())

@@ -199,19 +199,24 @@ pub struct Book {
 }
 
 impl Book {
-    /// Goes on from `state`; the ledger must be offered from [`Next::position`] on. With `is_ending`, only what remains to end the chains is due.
-    pub fn new(state: State, interval: Duration, is_ending: bool) -> Self {
+    /// Goes on from `state`; the ledger must be offered from [`Next::position`] on.
+    pub fn new(state: State, interval: Duration) -> Self {
         Self {
             read_to: Position(state.next.position),
             state,
             interval: i64::try_from(interval.as_secs()).unwrap_or(3600).max(1),
-            is_ending,
+            is_ending: false,
             waiting: VecDeque::new(),
         }
     }
 
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// From now on only what remains to end the chains is due.
+    pub fn come_to_an_end(&mut self) {
+        self.is_ending = true;
     }
 
     /// Takes a frame of the ledger. Answers how many delivered log files it could not take, for want of a hash: a digest cannot name them.

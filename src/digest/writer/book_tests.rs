@@ -29,7 +29,7 @@ impl Default for Next {
 }
 
 fn book(state: State) -> Book {
-    Book::new(state, Duration::from_secs(INTERVAL as u64), false)
+    Book::new(state, Duration::from_secs(INTERVAL as u64))
 }
 
 const SOURCES: [(&str, &str); 4] = [
@@ -322,8 +322,8 @@ impl World {
         let mut ending = Book::new(
             self.book.state().clone(),
             Duration::from_secs(INTERVAL as u64),
-            true,
         );
+        ending.come_to_an_end();
         self.read_ledger(&mut ending);
         self.book = ending;
         self.seal_what_is_due();

@@ -103,8 +103,9 @@ pub struct Parts {
     pub place: Place,
     /// Above zero; whole seconds.
     pub interval: Duration,
-    /// Logging or validation was stopped: what is open gets its final digests, and no more follow.
-    pub is_ending: bool,
+    /// Cancelled when logging or validation has stopped, also before the writer is opened: what was delivered until then gets its final digests, and
+    /// no more follow.
+    pub end: CancellationToken,
     pub ledger: Wal,
     pub keys: Keys,
     pub bucket: Bucket,
@@ -117,6 +118,8 @@ pub struct Writer {
     spool: Spool,
     tail: Tail,
     ledger: Wal,
+    end: CancellationToken,
+    is_ending: bool,
     /// Entries from here on are of after the end.
     end_of_ledger: Position,
     keys: Keys,
@@ -138,7 +141,7 @@ pub struct Writer {
     sealed_until: watch::Sender<i64>,
 }
 
-type Sealing = Pin<Box<dyn Future<Output = Result<Drafts, SealError>> + Send>>;
+type Sealing = Pin<Box<dyn Future<Output = Result<(Drafts, Vec<Sealed>), SealError>> + Send>>;
 
 struct Uploaded {
     number: u64,
@@ -159,6 +162,7 @@ impl Writer {
             source,
         };
         let now = WallMillis::now().unix_seconds();
+        let is_ending = parts.end.is_cancelled();
         let Recalled {
             state,
             mut newest,
@@ -179,7 +183,7 @@ impl Writer {
                 );
                 Some(start(None, Next::frame(parts.ledger.start())))
             }
-            former if !parts.is_ending => {
+            former if !is_ending => {
                 let state = start(former.as_ref(), Next::frame(parts.ledger.durable()));
                 tracing::info!(trail = %parts.place.name, "digests begin");
                 Some(state)
@@ -195,7 +199,7 @@ impl Writer {
         let Some(mut state) = begun.or(state) else {
             return Ok(None);
         };
-        if !parts.is_ending {
+        if !is_ending {
             state.place = parts.place;
         }
         parts.view.stands(state.end, undelivered.len());
@@ -207,13 +211,12 @@ impl Writer {
         };
         let wanted = watch::Sender::new(Position(state.next.position));
         let sealed_until = watch::Sender::new(state.end);
-        Ok(Some(Self {
+        let mut writer = Self {
             tail: Tail::new(&parts.ledger, Position(state.next.position)),
-            end_of_ledger: match parts.is_ending {
-                true => parts.ledger.durable(),
-                false => Position(u64::MAX),
-            },
-            book: Book::new(state, parts.interval, parts.is_ending),
+            end: parts.end,
+            is_ending: false,
+            end_of_ledger: Position(u64::MAX),
+            book: Book::new(state, parts.interval),
             spool,
             ledger: parts.ledger,
             keys: parts.keys,
@@ -232,7 +235,11 @@ impl Writer {
             closed_at: Instant::now(),
             wanted,
             sealed_until,
-        }))
+        };
+        if is_ending {
+            writer.come_to_an_end();
+        }
+        Ok(Some(writer))
     }
 
     /// The lowest position of the ledger that is still wanted.
@@ -259,8 +266,14 @@ impl Writer {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
+                () = self.end.cancelled(), if !self.is_ending => self.come_to_an_end(),
                 Some(sealed) = OptionFuture::from(self.sealing.as_mut()) => {
                     self.sealing = None;
+                    // Not to be given up half-way: what is being written must be written before anybody else looks at it.
+                    let sealed = match sealed {
+                        Ok((drafts, digests)) => self.write(drafts, digests).await,
+                        Err(error) => Err(error),
+                    };
                     self.sealed(sealed).await;
                 }
                 Some(uploaded) = self.uploads.join_next() => self.uploaded(uploaded?).await,
@@ -268,6 +281,12 @@ impl Writer {
                 () = tokio::time::sleep(pause) => {}
             }
         }
+    }
+
+    fn come_to_an_end(&mut self) {
+        self.is_ending = true;
+        self.end_of_ledger = self.ledger.durable();
+        self.book.come_to_an_end();
     }
 
     fn is_finished(&self) -> bool {
@@ -331,14 +350,21 @@ impl Writer {
         }
         self.awaited = None;
         let drafts = self.book.draft(window, now);
-        let sealing = seal(
-            drafts,
-            self.keys.clone(),
-            self.spool.clone(),
-            self.newest + 1,
-            now,
-        );
-        self.sealing = Some(Box::pin(sealing));
+        self.sealing = Some(Box::pin(sign_all(drafts, self.keys.clone(), now)));
+    }
+
+    /// When this returns, the window is sealed.
+    fn write(
+        &self,
+        drafts: Drafts,
+        digests: Vec<Sealed>,
+    ) -> impl Future<Output = Result<Drafts, SealError>> + Send + use<> {
+        let (spool, number) = (self.spool.clone(), self.newest + 1);
+        let written = tokio::task::spawn_blocking(move || {
+            spool.write(number, &drafts.state, &digests)?;
+            Ok(drafts)
+        });
+        async move { written.await?.map_err(SealError::Write) }
     }
 
     async fn sealed(&mut self, sealed: Result<Drafts, SealError>) {
@@ -446,14 +472,11 @@ async fn note(window: u64, noting: impl FnOnce() -> io::Result<()> + Send + 'sta
     }
 }
 
-/// Signs the drafts and writes them down as window `number`.
-async fn seal(
+async fn sign_all(
     mut drafts: Drafts,
     keys: Keys,
-    spool: Spool,
-    number: u64,
     now: i64,
-) -> Result<Drafts, SealError> {
+) -> Result<(Drafts, Vec<Sealed>), SealError> {
     let unsigned = std::mem::take(&mut drafts.digests).into_iter();
     let signing = unsigned.map(|draft| {
         let (source, keys) = (draft.source, &keys);
@@ -468,11 +491,7 @@ async fn seal(
         digests.push(sealed);
     }
     drop(signing);
-    let written = tokio::task::spawn_blocking(move || {
-        spool.write(number, &drafts.state, &digests)?;
-        Ok(drafts)
-    });
-    written.await?.map_err(SealError::Write)
+    Ok((drafts, digests))
 }
 
 async fn sign(draft: Draft, keys: &Keys, now: i64) -> Result<Sealed, SealError> {

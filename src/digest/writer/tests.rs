@@ -68,11 +68,15 @@ impl Ground {
     }
 
     async fn open_towards(&self, client: Client, is_ending: bool) -> Option<Writer> {
+        let end = CancellationToken::new();
+        if is_ending {
+            end.cancel();
+        }
         let renewing = Renewing::new(client.clone(), move || ready(client.clone()));
         let parts = Parts {
             place: Place::from(&trail()),
             interval: Duration::from_secs(3600),
-            is_ending,
+            end,
             ledger: self.ledger.clone(),
             keys: self.keys.clone(),
             bucket: Bucket::new(renewing, true),

@@ -437,7 +437,7 @@ async fn batches_that_are_always_refused_stand_in_nobody_s_way() {
         held_bytes: 1 << 20,
         journal_bytes: u64::MAX,
         max_age: Duration::from_secs(60),
-        on_stop: OnStop::Leave,
+        on_stop: watch::channel(OnStop::Leave).1,
     };
     let leg = S3Leg::open(
         plan(),

@@ -1,0 +1,170 @@
+//! Everything between the two logs and the destinations: the legs of the trails there are, as long as they stay what they are.
+//!
+//! When trails change, all legs stop, as they would with the daemon, and new ones begin from what the ledger and the cursors remember. Events
+//! are accepted meanwhile; they are delivered by the new legs.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::DaemonError;
+use super::legs::{Ground, Legs};
+use super::stage::Stage;
+use super::status::TrailView;
+use super::trim::Trimmer;
+use crate::deliver::s3::OnStop;
+use crate::ingest::dedup::Sidecars;
+use crate::ledger::Replay;
+use crate::trail::Trail;
+use crate::wal::Position;
+
+/// How long legs that make way for others may take to stop.
+const MAKE_WAY: Duration = Duration::from_secs(30);
+
+/// The trails of a moment.
+#[derive(Debug, Clone)]
+pub struct Generation {
+    pub number: u64,
+    pub trails: Arc<[Arc<Trail>]>,
+}
+
+/// How the trails do, always those of the legs that run.
+pub type Views = watch::Receiver<Arc<Vec<TrailView>>>;
+
+/// The legs, and what keeps them up to date.
+pub struct Delivery {
+    ground: Ground,
+    sidecars: Arc<Mutex<Sidecars>>,
+    /// Told to the legs when the daemon stops, and not when they make way for others.
+    on_stop: watch::Sender<OnStop>,
+    stage: Stage,
+    wanted: watch::Receiver<Generation>,
+    applied: watch::Sender<u64>,
+    views: watch::Sender<Arc<Vec<TrailView>>>,
+}
+
+/// What a delivery is started with, besides its ground.
+pub struct Parts {
+    pub sidecars: Sidecars,
+    /// Told to the legs when the daemon stops.
+    pub on_stop: watch::Sender<OnStop>,
+    pub wanted: watch::Receiver<Generation>,
+}
+
+impl Delivery {
+    /// Starts the legs. A trail that the ledger does not know begins at `new_from`.
+    pub async fn start(
+        ground: Ground,
+        replay: Replay,
+        new_from: Position,
+        parts: Parts,
+    ) -> Result<Self, DaemonError> {
+        let Parts {
+            sidecars,
+            on_stop,
+            wanted,
+        } = parts;
+        let mut delivery = Self {
+            ground,
+            sidecars: Arc::new(Mutex::new(sidecars)),
+            on_stop,
+            stage: Stage::new(),
+            wanted,
+            applied: watch::Sender::new(0),
+            views: watch::Sender::default(),
+        };
+        delivery.begin(replay, new_from).await?;
+        Ok(delivery)
+    }
+
+    pub fn views(&self) -> Views {
+        self.views.subscribe()
+    }
+
+    /// The number of the generation whose legs run.
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    async fn begin(&mut self, replay: Replay, new_from: Position) -> Result<(), DaemonError> {
+        let Generation { number, trails } = self.wanted.borrow_and_update().clone();
+        self.stage = Stage::new();
+        let legs = Legs::start(&self.ground, &trails, replay, new_from, &mut self.stage);
+        let Legs {
+            views,
+            progress,
+            digests,
+            journal_followers,
+            ledger_followers,
+            checkpoint_wanted,
+        } = legs.await?;
+        let config = &self.ground.config;
+        let trimmer = Trimmer {
+            journal: self.ground.journal.clone(),
+            ledger: self.ground.ledger.clone(),
+            sidecars: self.sidecars.clone(),
+            progress,
+            digests,
+            journal_followers,
+            ledger_followers,
+            journal_max_bytes: config.journal.max_bytes,
+            journal_on_full: config.journal.on_full,
+            checkpoint_wanted,
+        };
+        self.stage.spawn(|stop| {
+            Box::pin(async move {
+                trimmer.run(stop).await;
+                Ok(())
+            })
+        });
+        self.views.send_replace(views);
+        self.applied.send_replace(number);
+        Ok(())
+    }
+
+    /// Runs until `stop`; open batches are then left or delivered, as `on_stop` says.
+    pub async fn run(
+        mut self,
+        on_stop: OnStop,
+        stop: CancellationToken,
+    ) -> Result<(), DaemonError> {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => {
+                    self.on_stop.send_replace(on_stop);
+                    let patience = match on_stop {
+                        OnStop::Leave => Duration::from_secs(1),
+                        OnStop::Flush(within) => within + Duration::from_secs(1),
+                    };
+                    self.stage.stop(patience).await;
+                    return Ok(());
+                }
+                error = self.stage.ended() => return Err(error),
+                Ok(()) = self.wanted.changed() => {
+                    let generation = self.wanted.borrow().number;
+                    tracing::info!(generation, "trails have changed, their legs begin anew");
+                    self.stage.stop(MAKE_WAY).await;
+                    let replay = self.replay().await?;
+                    let new_from = self.ground.journal.durable();
+                    self.begin(replay, new_from).await?;
+                }
+            }
+        }
+    }
+
+    /// What the ledger says, when all that was on its way to it has arrived.
+    async fn replay(&self) -> Result<Replay, DaemonError> {
+        let ledger = self.ground.ledger.clone();
+        if let Err(error) = ledger.barrier().await {
+            let reason = error.to_string();
+            return Err(DaemonError::LogFailed {
+                log: "ledger",
+                reason,
+            });
+        }
+        let replayed = tokio::task::spawn_blocking(move || Replay::of(&ledger)).await?;
+        replayed.map_err(DaemonError::Replay)
+    }
+}
