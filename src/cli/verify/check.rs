@@ -21,7 +21,9 @@ use super::survey::{Entry, Place};
 use crate::digest::document::SIGNATURE_ALGORITHM;
 use crate::digest::key::FOLDER;
 use crate::digest::verify::coverage::{Coverage, Standing};
-use crate::digest::verify::{self, Fault, Finding, Found, Keyring, Metadata, Scope, Subject, Valid};
+use crate::digest::verify::{
+    self, Fault, Finding, Found, Keyring, Metadata, Scope, Subject, Valid,
+};
 use crate::digest::{Chain, Digest, DigestKey, File, Kind, Location, Previous, Signature};
 use crate::event::time::parse_rfc3339;
 
@@ -276,7 +278,11 @@ impl Checker {
     }
 
     /// The log files that no digest names, and how many no digest can name yet.
-    async fn unnamed(&self, place: &Place, valid: &[&Valid]) -> anyhow::Result<(Vec<Finding>, u64)> {
+    async fn unnamed(
+        &self,
+        place: &Place,
+        valid: &[&Valid],
+    ) -> anyhow::Result<(Vec<Finding>, u64)> {
         let coverage = Coverage::of(valid.iter().copied(), usual_window(valid.iter().copied()));
         let Some((start, end)) = coverage.span() else {
             return Ok((Vec::new(), 0));
@@ -307,7 +313,9 @@ impl Checker {
                 }
                 ControlFlow::Continue(())
             };
-            self.source.list(&place.bucket, &folder, &from, &mut take).await?;
+            self.source
+                .list(&place.bucket, &folder, &from, &mut take)
+                .await?;
         }
         Ok((findings, not_yet))
     }
@@ -370,7 +378,10 @@ fn usual_window<'a>(valid: impl IntoIterator<Item = &'a Valid>) -> i64 {
         .collect();
     windows.sort_unstable();
     let newest = windows.len().saturating_sub(TELLING);
-    let mut lengths: Vec<i64> = windows[newest..].iter().map(|(_, length)| *length).collect();
+    let mut lengths: Vec<i64> = windows[newest..]
+        .iter()
+        .map(|(_, length)| *length)
+        .collect();
     lengths.sort_unstable();
     let middle = lengths.get(lengths.len() / 2);
     middle.map_or(HOUR, |length| (*length).clamp(1, HOUR))
@@ -388,9 +399,8 @@ fn chain_report(place: &Place, chain: &Chain, progress: &Progress) -> ChainRepor
             .filter(|it| it.subject == Subject::Digest(kind))
             .map(|it| &it.location)
             .collect();
-        let of_kind = |it: &&Location| {
-            DigestKey::parse(&it.key).is_some_and(|key| key.kind == kind)
-        };
+        let of_kind =
+            |it: &&Location| DigestKey::parse(&it.key).is_some_and(|key| key.kind == kind);
         let there: HashSet<&Location> = present.iter().filter(of_kind).collect();
         Tally {
             valid: there.difference(&refused).count() as u64,

@@ -197,7 +197,9 @@ mod tests {
         };
         assert_eq!(state(whole.clone()).await, expected);
         let more = [&whole[..], &gzip(b"{}")].concat();
-        assert!(matches!(state(more).await, LogState::Read { sha256, .. } if sha256 != Sha256::of(plain)));
+        assert!(
+            matches!(state(more).await, LogState::Read { sha256, .. } if sha256 != Sha256::of(plain))
+        );
         for broken in [
             whole[..whole.len() - 1].to_vec(),
             whole[..whole.len() - 8].to_vec(),
@@ -207,7 +209,10 @@ mod tests {
             Vec::new(),
         ] {
             let read = state(broken.clone()).await;
-            assert!(matches!(read, LogState::Unreadable(_)), "{broken:?}: {read:?}");
+            assert!(
+                matches!(read, LogState::Unreadable(_)),
+                "{broken:?}: {read:?}"
+            );
         }
     }
 

@@ -131,7 +131,11 @@ impl EventTimes {
         let quoted = [b"\"", raw, b"\""].concat();
         let text: Option<String> = serde_json::from_slice(&quoted).ok();
         if self.awaits_name {
-            let wanted = if self.depth == FILE { "Records" } else { "eventTime" };
+            let wanted = if self.depth == FILE {
+                "Records"
+            } else {
+                "eventTime"
+            };
             self.is_wanted = text.as_deref() == Some(wanted);
             return;
         }
@@ -145,7 +149,10 @@ impl EventTimes {
 
 impl Text {
     fn keep(&mut self, bytes: &[u8]) {
-        self.raw = self.raw.take().filter(|raw| raw.len() + bytes.len() <= LONGEST);
+        self.raw = self
+            .raw
+            .take()
+            .filter(|raw| raw.len() + bytes.len() <= LONGEST);
         if let Some(raw) = &mut self.raw {
             raw.extend_from_slice(bytes);
         }
@@ -195,7 +202,10 @@ mod tests {
             }
         }
         assert_eq!(times(br#"{"Records":[]}"#, 99), None);
-        assert_eq!(times(br#"[{"eventTime":"2026-05-01T00:12:34Z"}]"#, 99), None);
+        assert_eq!(
+            times(br#"[{"eventTime":"2026-05-01T00:12:34Z"}]"#, 99),
+            None
+        );
     }
 
     fn any_json() -> impl Strategy<Value = Value> {

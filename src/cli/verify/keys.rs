@@ -42,18 +42,28 @@ impl Keys {
     pub fn of_files(paths: &[PathBuf]) -> anyhow::Result<Self> {
         let mut keys = Vec::new();
         for path in paths {
-            let found = read(path).with_context(|| format!("cannot read the public keys in {}", path.display()))?;
+            let found = read(path)
+                .with_context(|| format!("cannot read the public keys in {}", path.display()))?;
             keys.extend(found);
         }
         Ok(Self::Given(Arc::new(keys.into_iter().collect())))
     }
 
     /// The keys for digests that end from `start` to `end`, seconds since 1970.
-    pub async fn between(&self, region: Region, start: i64, end: i64) -> anyhow::Result<Arc<Keyring>> {
+    pub async fn between(
+        &self,
+        region: Region,
+        start: i64,
+        end: i64,
+    ) -> anyhow::Result<Arc<Keyring>> {
         match self {
             Self::Given(keys) => Ok(keys.clone()),
             // As far beyond the end as the AWS CLI looks.
-            Self::CloudTrail(asked) => asked.list(region, start, end.saturating_add(2 * HOUR)).await,
+            Self::CloudTrail(asked) => {
+                asked
+                    .list(region, start, end.saturating_add(2 * HOUR))
+                    .await
+            }
         }
     }
 
@@ -68,7 +78,9 @@ impl Keys {
         if let Some(keys) = backfill.get(&(region, hour)) {
             return Ok(keys.clone());
         }
-        let keys = asked.list(region, (hour - 1) * HOUR, (hour + 2) * HOUR).await?;
+        let keys = asked
+            .list(region, (hour - 1) * HOUR, (hour + 2) * HOUR)
+            .await?;
         backfill.insert((region, hour), keys.clone());
         Ok(keys)
     }
@@ -77,7 +89,9 @@ impl Keys {
 impl Asked {
     async fn list(&self, region: Region, start: i64, end: i64) -> anyhow::Result<Arc<Keyring>> {
         let sdk = self.sdk.to_builder();
-        let sdk = sdk.region(SdkRegion::new(region.as_str().to_owned())).build();
+        let sdk = sdk
+            .region(SdkRegion::new(region.as_str().to_owned()))
+            .build();
         let client = aws_sdk_cloudtrail::Client::new(&sdk);
         let mut keys = Vec::new();
         let mut next = None;
@@ -87,8 +101,13 @@ impl Asked {
                 .start_time(DateTime::from_secs(start))
                 .end_time(DateTime::from_secs(end))
                 .set_next_token(next.take());
-            let answer = request.send().await.map_err(|error| anyhow!(error.into_service_error()));
-            let answer = answer.with_context(|| format!("cannot ask CloudTrail in {region} for its public keys"))?;
+            let answer = request
+                .send()
+                .await
+                .map_err(|error| anyhow!(error.into_service_error()));
+            let answer = answer.with_context(|| {
+                format!("cannot ask CloudTrail in {region} for its public keys")
+            })?;
             keys.extend(answer.public_key_list().iter().filter_map(of_answer));
             match answer.next_token {
                 Some(token) if !token.is_empty() => next = Some(token),

@@ -150,7 +150,11 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         end: arguments.end,
         now: source::now(),
     };
-    if asked.start.zip(asked.end).is_some_and(|(start, end)| start > end) {
+    if asked
+        .start
+        .zip(asked.end)
+        .is_some_and(|(start, end)| start > end)
+    {
         return Err(anyhow!("cannot verify a time that ends before it begins").into());
     }
     // Hashing is work for every core.
@@ -218,7 +222,9 @@ async fn verify(checker: Checker, as_json: bool) -> Result<(), Failure> {
     }
     outcome?;
     if seen.lacks_metadata {
-        talk("hint: for what a copy lacks: aws s3api head-object --bucket BUCKET --key KEY > DIR/KEY.metadata.json");
+        talk(
+            "hint: for what a copy lacks: aws s3api head-object --bucket BUCKET --key KEY > DIR/KEY.metadata.json",
+        );
     }
     if seen.is_refused {
         return Err(Failure::Told);

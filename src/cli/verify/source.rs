@@ -24,8 +24,8 @@ use serde::Deserialize;
 use tokio::io::AsyncReadExt as _;
 
 use crate::clock::WallMillis;
-use crate::digest::{Location, sign};
 use crate::digest::verify::Metadata;
+use crate::digest::{Location, sign};
 use crate::event::time::parse_rfc3339;
 
 const SIDE_FILE: &str = ".metadata.json";
@@ -163,7 +163,13 @@ impl S3 {
                 _ => "us-east-1".to_owned(),
             }),
             // Not everybody who may read objects may ask.
-            Err(error) if error.raw_response().is_some_and(|it| it.status().as_u16() == 403) => None,
+            Err(error)
+                if error
+                    .raw_response()
+                    .is_some_and(|it| it.status().as_u16() == 403) =>
+            {
+                None
+            }
             Err(error) => {
                 let error = anyhow!(error.into_service_error());
                 return Err(error.context(format!("cannot ask for the region of bucket {bucket}")));
@@ -268,7 +274,11 @@ struct Head {
 impl Copied {
     fn only_this(&self, bucket: &str) -> anyhow::Result<()> {
         if bucket != self.bucket {
-            bail!("{} is a copy of bucket {} alone", self.directory.display(), self.bucket);
+            bail!(
+                "{} is a copy of bucket {} alone",
+                self.directory.display(),
+                self.bucket
+            );
         }
         Ok(())
     }
@@ -365,13 +375,15 @@ fn walk(
     for entry in entries(directory)? {
         let path = entry?.path();
         // Follows links: the copy is the reader's own.
-        let facts = fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let facts =
+            fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?;
         if facts.is_dir() {
             walk(&path, root, found)?;
             continue;
         }
         let below = path.strip_prefix(root).ok().and_then(Path::to_str);
-        let key = below.ok_or_else(|| anyhow!("{} is not the name of an object", path.display()))?;
+        let key =
+            below.ok_or_else(|| anyhow!("{} is not the name of an object", path.display()))?;
         let said = read_side_file(&path)?.and_then(|head| head.last_modified);
         let said = said.and_then(|text| parse_rfc3339(text.as_bytes()));
         let last_modified = said.or_else(|| facts.modified().ok().map(seconds));

@@ -88,14 +88,17 @@ impl Place {
     }
 
     pub fn log_folders(&self) -> [String; 3] {
-        [Folder::CloudTrail, Folder::Insight, Folder::NetworkActivity].map(|it| self.folder(it.as_str()))
+        [Folder::CloudTrail, Folder::Insight, Folder::NetworkActivity]
+            .map(|it| self.folder(it.as_str()))
     }
 
     /// The digests of all trails here whose windows end within the time asked for, or up to an hour after it. Of a chain that
     /// ends before, the last one: it shows since when others are missing.
     pub async fn digests(&self, source: &Source, asked: &Asked) -> anyhow::Result<Vec<Entry>> {
         let from = asked.start.unwrap_or(i64::MIN);
-        let until = asked.end.map_or(i64::MAX, |end| end.saturating_add(LONGEST_WINDOW));
+        let until = asked
+            .end
+            .map_or(i64::MAX, |end| end.saturating_add(LONGEST_WINDOW));
         let mut within: Vec<Entry> = Vec::new();
         let mut before: Vec<Entry> = Vec::new();
         let folder = self.folder(FOLDER);
@@ -139,7 +142,10 @@ impl Place {
             let text = moment::text(seconds);
             format!("{folder}{}/{}/{}/", &text[..4], &text[5..7], &text[8..10])
         };
-        (day(start.saturating_sub(DAY)), day(end.saturating_add(2 * DAY)))
+        (
+            day(start.saturating_sub(DAY)),
+            day(end.saturating_add(2 * DAY)),
+        )
     }
 }
 

@@ -63,7 +63,10 @@ impl<'a> Coverage<'a> {
         let Some(at) = last_modified.or_else(|| named_minute(&location.key)) else {
             return Standing::Unnamed;
         };
-        let later = self.windows.iter().position(|(_, end)| at < *end - self.slack);
+        let later = self
+            .windows
+            .iter()
+            .position(|(_, end)| at < *end - self.slack);
         match later {
             None => Standing::NotYet,
             Some(index) if self.windows[index].0 <= at => Standing::Unnamed,
