@@ -98,8 +98,6 @@ impl Checker {
     }
 
     fn scope(&self, place: &Place, valid: &[Valid]) -> Scope {
-        let interval = usual_window(valid);
-        let grace = interval.clamp(SHORTEST_GRACE, HOUR);
         let until = self.asked.end.unwrap_or(i64::MAX).min(self.asked.now);
         Scope {
             folder: Location {
@@ -107,7 +105,7 @@ impl Checker {
                 key: place.folder(FOLDER),
             },
             from: self.asked.start.unwrap_or(i64::MIN),
-            due: Some(until.saturating_sub(interval + grace)),
+            due: Some(due(until, usual_window(valid))),
         }
     }
 
@@ -283,11 +281,12 @@ impl Checker {
         place: &Place,
         valid: &[&Valid],
     ) -> anyhow::Result<(Vec<Finding>, u64)> {
-        let coverage = Coverage::of(valid.iter().copied(), usual_window(valid.iter().copied()));
+        let window = usual_window(valid.iter().copied());
+        let coverage = Coverage::of(valid.iter().copied(), window);
         let Some((start, end)) = coverage.span() else {
             return Ok((Vec::new(), 0));
         };
-        let (mut findings, mut not_yet) = (Vec::new(), 0);
+        let (mut unnamed, mut late, mut not_yet) = (Vec::new(), Vec::new(), 0);
         for folder in place.log_folders() {
             let (from, until) = Place::log_range(&folder, start, end);
             let from = self.asked.start.map_or_else(String::new, |_| from);
@@ -308,16 +307,64 @@ impl Checker {
                     match coverage.standing(&location, last_modified) {
                         Standing::Named | Standing::Outside => {}
                         Standing::NotYet => not_yet += 1,
-                        Standing::Unnamed => findings.push(Coverage::finding(location)),
+                        Standing::Unnamed => unnamed.push(location),
+                        Standing::Late => late.extend(last_modified.map(|at| (location, at))),
                     }
                 }
                 ControlFlow::Continue(())
             };
-            self.source
+            let source = &self.source;
+            source
                 .list(&place.bucket, &folder, &from, &mut take)
                 .await?;
         }
-        Ok((findings, not_yet))
+        let (never, still) = self.late(place, late, end, window).await?;
+        unnamed.extend(never);
+        let findings = unnamed.into_iter().map(Coverage::finding).collect();
+        Ok((findings, not_yet + still))
+    }
+
+    /// Of log files that came late, those that no later digest names; and how many of them the next one may name, if the chains still go on.
+    async fn late(
+        &self,
+        place: &Place,
+        late: Vec<(Location, i64)>,
+        covered_until: i64,
+        window: i64,
+    ) -> anyhow::Result<(Vec<Location>, u64)> {
+        let Some(first) = late.iter().map(|(_, at)| *at).min() else {
+            return Ok((Vec::new(), 0));
+        };
+        let mut newest = covered_until;
+        let mut later = BTreeMap::new();
+        if self.asked.end.is_some() {
+            // Digests after the end that was asked for have not been looked at so far.
+            let asked = Asked {
+                start: Some(first),
+                end: None,
+                ..(*self.asked).clone()
+            };
+            let it = Self {
+                asked: Arc::new(asked),
+                ..self.clone()
+            };
+            let entries = place.digests(&it.source, &it.asked).await?;
+            let ends = entries.iter().map(|it| it.key.end);
+            newest = ends.max().unwrap_or(newest).max(newest);
+            later = it.read_digests(place, entries).await?;
+        }
+        let later = Coverage::of(later.values().flat_map(|it| &it.valid), window);
+        let current = due(self.asked.now, window);
+        let (mut never, mut not_yet) = (Vec::new(), 0);
+        for (location, at) in late {
+            match later.standing(&location, Some(at)) {
+                Standing::Named => {}
+                Standing::Unnamed => never.push(location),
+                _ if newest >= current && at >= current => not_yet += 1,
+                _ => never.push(location),
+            }
+        }
+        Ok((never, not_yet))
     }
 
     /// Does the jobs with as many readers as there are, and hands over what comes of each, in any order.
@@ -368,6 +415,11 @@ fn said(entry: &Entry, signatures: &Signatures) -> Option<Metadata> {
         signature_algorithm: Some(SIGNATURE_ALGORITHM.to_owned()),
         backfill_generation_timestamp: None,
     })
+}
+
+/// Up to where there must be digests at a moment, when windows are this long.
+fn due(at: i64, window: i64) -> i64 {
+    at.saturating_sub(window + window.clamp(SHORTEST_GRACE, HOUR))
 }
 
 /// The usual length of the windows of these digests, in seconds: the middle one of the newest, since the last of a chain may be short.

@@ -82,7 +82,7 @@ async fn inflate_once<W: Write>(
     sink: W,
 ) -> anyhow::Result<Read<(W, Option<Metadata>)>> {
     let Object { metadata, mut body } = object;
-    // All members are taken for one content, as everybody reads gzip but the AWS CLI, which looks at the first alone.
+    // All members are one content, as everybody reads gzip but the AWS CLI: it knows of one member, older versions of the first alone.
     let mut decoder = MultiGzDecoder::new(sink);
     while let Some(piece) = body.next().await? {
         if let Err(error) = write(&mut decoder, &piece) {

@@ -47,6 +47,8 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::{BehaviorVersion, SdkConfig};
+use clap::CommandFactory as _;
+use clap::error::ErrorKind;
 use futures::StreamExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::Semaphore;
@@ -155,7 +157,9 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         .zip(asked.end)
         .is_some_and(|(start, end)| start > end)
     {
-        return Err(anyhow!("cannot verify a time that ends before it begins").into());
+        let mistake = "--end is before --start";
+        let mut command = super::Arguments::command();
+        command.error(ErrorKind::ValueValidation, mistake).exit();
     }
     // Hashing is work for every core.
     let runtime = tokio::runtime::Builder::new_multi_thread()

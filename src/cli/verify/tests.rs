@@ -390,7 +390,7 @@ async fn every_tampering_is_found_and_named() {
             &["L2 InvalidFormat"],
         ),
         (
-            "a log file is continued: the AWS CLI does not look there, others do",
+            "a log file is continued",
             |w| {
                 let log = w.log_at(2);
                 w.stored(&log).bytes.extend(gzip(b"{\"Records\":[{}]}"));
@@ -621,6 +621,38 @@ async fn files_newer_than_the_newest_digest_are_not_yet_covered() {
     );
     world.asked.now += 1;
     assert_eq!(world.findings().await, ["chain Stale"]);
+}
+
+#[tokio::test]
+async fn a_file_that_came_late_must_be_in_a_later_digest() {
+    let mut world = World::new();
+    world.asked.end = Some(World::end(2));
+    let late = Location {
+        key: world.log_at(1).key.replace("_0", "_9"),
+        ..world.log_at(1)
+    };
+    let bytes = gzip(b"{}");
+    // Put there in the last hour, with a name of the second.
+    world
+        .memory
+        .put(&late, bytes.clone(), None, World::end(5) - 600);
+    assert_eq!(world.findings().await, ["x InNoDigest"]);
+    let mut digest = world.digests[&5].clone();
+    let mut file = digest.files[0].clone();
+    (file.location, file.sha256) = (late.clone(), Sha256::of(b"{}"));
+    digest.files.push(file);
+    world.put(&digest, pair());
+    assert_eq!(world.check().await[0].findings, []);
+
+    // Nothing is known yet of the one that came just now, unless no more digests are coming.
+    let mut world = World::new();
+    world.asked.end = Some(World::end(2));
+    let now = world.asked.now;
+    world.memory.put(&late, bytes, None, now);
+    assert_eq!(world.check().await[0].not_yet_covered, 1);
+    world.asked.now += 2 * HOUR;
+    world.stored(&late).last_modified = world.asked.now;
+    assert_eq!(world.findings().await, ["x InNoDigest"]);
 }
 
 #[tokio::test]

@@ -30,6 +30,9 @@ pub enum Standing {
     NotYet,
     /// From a time that no digest covers, which is told of the digests.
     Outside,
+    /// Its name is of a time that is covered, but it came when no digest of these covers. It may have been long on its way: then a later
+    /// digest names it.
+    Late,
 }
 
 impl<'a> Coverage<'a> {
@@ -63,15 +66,22 @@ impl<'a> Coverage<'a> {
         let Some(at) = last_modified.or_else(|| named_minute(&location.key)) else {
             return Standing::Unnamed;
         };
-        let later = self
-            .windows
-            .iter()
-            .position(|(_, end)| at < *end - self.slack);
-        match later {
-            None => Standing::NotYet,
-            Some(index) if self.windows[index].0 <= at => Standing::Unnamed,
+        let mut windows = self.windows.iter();
+        match windows.find(|(_, end)| at < end - self.slack) {
+            Some((start, _)) if *start <= at => Standing::Unnamed,
+            _ if self.is_of_covered_time(&location.key, at) => Standing::Late,
             Some(_) => Standing::Outside,
+            None => Standing::NotYet,
         }
+    }
+
+    /// Whether a file that came at `at` should have come before, by its name. One that has no time in its name should not be there at all.
+    fn is_of_covered_time(&self, key: &str, at: i64) -> bool {
+        let Some(minute) = named_minute(key) else {
+            return true;
+        };
+        let mut ended = self.windows.iter().filter(|(_, end)| *end <= at);
+        ended.any(|(start, end)| (*start..end - self.slack).contains(&minute))
     }
 
     pub fn finding(location: Location) -> Finding {
@@ -119,6 +129,9 @@ mod tests {
         }
     }
 
+    /// Its name is of a time that no test covers.
+    const OTHER: &str = "a_CloudTrail_r_20010101T0010Z_UNIQ.json.gz";
+
     #[test]
     fn a_file_stands_by_when_it_came_into_the_bucket() {
         let coverage = coverage(&[(7200, 10_800), (0, 3600), (3600, 5000)], 3600);
@@ -135,12 +148,34 @@ mod tests {
             (10_500, Standing::NotYet),
             (99_999, Standing::NotYet),
         ] {
-            assert_eq!(coverage.standing(&place("k"), Some(at)), standing, "{at}");
+            assert_eq!(coverage.standing(&place(OTHER), Some(at)), standing, "{at}");
         }
-        let named = "a_CloudTrail_eu-west-1_19700101T0010Z_UNIQ.json.gz";
-        assert_eq!(coverage.standing(&place(named), None), Standing::Unnamed);
-        let later = named.replace("T0010", "T2310");
-        assert_eq!(coverage.standing(&place(&later), None), Standing::NotYet);
+    }
+
+    #[test]
+    fn a_file_that_comes_late_is_told_from_one_of_a_later_time() {
+        let coverage = coverage(&[(0, 3600), (7200, 10_800)], 3600);
+        let named = |stamp: &str| place(&format!("a_CloudTrail_r_19700101T{stamp}Z_UNIQ.json.gz"));
+        for (stamp, at, standing) in [
+            ("0010", Some(700), Standing::Unnamed),
+            ("0010", None, Standing::Unnamed),
+            ("0010", Some(99_999), Standing::Late),
+            ("0010", Some(5000), Standing::Late),
+            ("0010", Some(8000), Standing::Unnamed),
+            ("0110", Some(99_999), Standing::NotYet),
+            ("0110", Some(5000), Standing::Outside),
+            ("0210", Some(5000), Standing::Outside),
+            ("0210", Some(99_999), Standing::Late),
+            ("0300", Some(10_790), Standing::NotYet),
+            ("2310", None, Standing::NotYet),
+        ] {
+            assert_eq!(
+                coverage.standing(&named(stamp), at),
+                standing,
+                "{stamp} {at:?}"
+            );
+        }
+        assert_eq!(coverage.standing(&place("k"), Some(99_999)), Standing::Late);
         assert_eq!(coverage.standing(&place("k"), None), Standing::Unnamed);
     }
 
