@@ -306,7 +306,8 @@ impl Checker {
                     };
                     match coverage.standing(&location, last_modified) {
                         Standing::Named | Standing::Outside => {}
-                        Standing::NotYet => not_yet += 1,
+                        // After the end that was asked for there is no "yet".
+                        Standing::NotYet => not_yet += u64::from(self.asked.end.is_none()),
                         Standing::Unnamed => unnamed.push(location),
                         Standing::Late => late.extend(last_modified.map(|at| (location, at))),
                     }
