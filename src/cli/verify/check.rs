@@ -20,7 +20,7 @@ use super::source::{Listed, Source};
 use super::survey::{Entry, Place};
 use crate::digest::document::SIGNATURE_ALGORITHM;
 use crate::digest::key::FOLDER;
-use crate::digest::verify::coverage::{Coverage, Standing};
+use crate::digest::verify::coverage::{Coverage, MAX_SLACK, Standing};
 use crate::digest::verify::{
     self, Fault, Finding, Found, Keyring, Metadata, Scope, Subject, Valid,
 };
@@ -55,6 +55,15 @@ struct Progress {
     findings: Vec<Finding>,
 }
 
+/// The log files in the bucket that are not named by a digest.
+#[derive(Default)]
+struct FilesThere {
+    unnamed: Vec<Location>,
+    not_yet: u64,
+    /// From times that no digest covers: the trail was not validated then.
+    outside: u64,
+}
+
 /// What digests say of one another's signatures, for a copy that has no metadata. A signature proves itself, wherever it comes from.
 type Signatures = HashMap<Location, Signature>;
 
@@ -80,15 +89,16 @@ impl Checker {
             }
         }
         let valid: Vec<&Valid> = chains.values().flat_map(|it| &it.valid).collect();
-        let (unnamed, not_yet) = self.unnamed(place, &valid).await?;
-        let unnamed_files = unnamed.len();
-        findings.extend(unnamed);
+        let files = self.files_there(place, &valid).await?;
+        let unnamed = files.unnamed.len() as u64;
+        findings.extend(files.unnamed.into_iter().map(Coverage::finding));
         findings.sort_by(|one, other| one.location.key.cmp(&other.location.key));
         Ok(Some(PlaceReport {
             chains: reports,
             findings,
-            unnamed: unnamed_files as u64,
-            not_yet_covered: not_yet,
+            unnamed,
+            not_yet_covered: files.not_yet,
+            never_covered: files.outside,
         }))
     }
 
@@ -275,22 +285,21 @@ impl Checker {
         Ok(findings)
     }
 
-    /// The log files that no digest names, and how many no digest can name yet.
-    async fn unnamed(
-        &self,
-        place: &Place,
-        valid: &[&Valid],
-    ) -> anyhow::Result<(Vec<Finding>, u64)> {
+    /// Looks at the log files that are in the bucket.
+    async fn files_there(&self, place: &Place, valid: &[&Valid]) -> anyhow::Result<FilesThere> {
         let window = usual_window(valid.iter().copied());
         let coverage = Coverage::of(valid.iter().copied(), window);
+        let mut files = FilesThere::default();
         let Some((start, end)) = coverage.span() else {
-            return Ok((Vec::new(), 0));
+            return Ok(files);
         };
-        let (mut unnamed, mut late, mut not_yet) = (Vec::new(), Vec::new(), 0);
+        let asked = &self.asked;
+        let edge = asked.start.map_or(i64::MIN, |_| start + MAX_SLACK);
+        let mut late = Vec::new();
         for folder in place.log_folders() {
             let (from, until) = Place::log_range(&folder, start, end);
-            let from = self.asked.start.map_or_else(String::new, |_| from);
-            let until = self.asked.end.map(|_| until);
+            let from = asked.start.map_or_else(String::new, |_| from);
+            let until = asked.end.map(|_| until);
             let mut take = |page: Vec<Listed>| {
                 for Listed { key, last_modified } in page {
                     if until.as_ref().is_some_and(|until| key > *until) {
@@ -304,12 +313,16 @@ impl Checker {
                         bucket: place.bucket.clone(),
                         key,
                     };
+                    let is_before = last_modified.is_some_and(|at| at < edge);
                     match coverage.standing(&location, last_modified) {
-                        Standing::Named | Standing::Outside => {}
-                        // After the end that was asked for there is no "yet".
-                        Standing::NotYet => not_yet += u64::from(self.asked.end.is_none()),
-                        Standing::Unnamed => unnamed.push(location),
+                        Standing::Named => {}
+                        // It may be in the digest before the first that was asked for.
+                        Standing::Unnamed | Standing::Outside if is_before => {}
+                        Standing::Unnamed => files.unnamed.push(location),
                         Standing::Late => late.extend(last_modified.map(|at| (location, at))),
+                        Standing::Outside => files.outside += 1,
+                        // After the end that was asked for there is no "yet".
+                        Standing::NotYet => files.not_yet += u64::from(asked.end.is_none()),
                     }
                 }
                 ControlFlow::Continue(())
@@ -319,10 +332,10 @@ impl Checker {
                 .list(&place.bucket, &folder, &from, &mut take)
                 .await?;
         }
-        let (never, still) = self.late(place, late, end, window).await?;
-        unnamed.extend(never);
-        let findings = unnamed.into_iter().map(Coverage::finding).collect();
-        Ok((findings, not_yet + still))
+        let (never, not_yet) = self.late(place, late, end, window).await?;
+        files.unnamed.extend(never);
+        files.not_yet += not_yet;
+        Ok(files)
     }
 
     /// Of log files that came late, those that no later digest names; and how many of them the next one may name, if the chains still go on.

@@ -27,7 +27,7 @@
 //!   "findings": [{ "subject": "digest" | "backfillDigest" | "chain" | "logFile", "bucket", "key",
 //!                  "code" (Fault::code), "message", "failure" (false: only worth knowing) }],
 //!   "summary":  { "digests": {…}, "backfillDigests": {…}, "logFiles": {…},
-//!                 "logFilesInNoDigest", "logFilesNotYetCovered", "failures" },
+//!                 "logFilesInNoDigest", "logFilesNotYetCovered", "logFilesNeverCovered", "failures" },
 //!   "error":    why not everything was looked at, or null,
 //!   "verified": whether there is no failure and no error }
 //! ```
@@ -167,7 +167,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         .build()?;
     let sdk = runtime.block_on(sdk());
     let source = match arguments.dir {
-        None => Source::S3(S3::new(sdk.clone())),
+        None => Source::S3(Arc::new(S3::new(sdk.clone()))),
         Some(directory) if directory.is_dir() => Source::Copy(Arc::new(Copied {
             bucket: asked.bucket.clone(),
             directory,

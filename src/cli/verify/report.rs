@@ -18,6 +18,8 @@ pub struct PlaceReport {
     pub unnamed: u64,
     /// Log files that no digest can name yet.
     pub not_yet_covered: u64,
+    /// Log files of times in which there were no digests: the trail was not validated, or else that is among the findings.
+    pub never_covered: u64,
 }
 
 #[derive(Debug)]
@@ -65,6 +67,10 @@ impl fmt::Display for PlaceReport {
         if self.not_yet_covered > 0 {
             let files = counted(self.not_yet_covered, "log file");
             writeln!(f, "{files} not yet covered by a digest file")?;
+        }
+        if self.never_covered > 0 {
+            let files = counted(self.never_covered, "log file");
+            writeln!(f, "{files} of times that no digest file covers")?;
         }
         f.write_char('\n')
     }
@@ -134,6 +140,7 @@ pub fn json(places: &[PlaceReport], error: Option<&str>) -> Value {
             "logFiles": logs,
             "logFilesInNoDigest": sum(|it| it.unnamed),
             "logFilesNotYetCovered": sum(|it| it.not_yet_covered),
+            "logFilesNeverCovered": sum(|it| it.never_covered),
             "failures": failures,
         },
         "error": error,

@@ -35,7 +35,7 @@ const PIECE_BYTES: usize = 128 * 1024;
 
 #[derive(Clone)]
 pub enum Source {
-    S3(S3),
+    S3(Arc<S3>),
     Copy(Arc<Copied>),
     #[cfg(test)]
     Memory(Arc<super::tests::Memory>),
@@ -126,17 +126,16 @@ impl Source {
 }
 
 /// S3, by the SDK's own configuration. A bucket is asked in its own region, as the AWS CLI does.
-#[derive(Clone)]
 pub struct S3 {
     sdk: SdkConfig,
-    clients: Arc<tokio::sync::Mutex<HashMap<String, aws_sdk_s3::Client>>>,
+    clients: tokio::sync::Mutex<HashMap<String, aws_sdk_s3::Client>>,
 }
 
 impl S3 {
     pub fn new(sdk: SdkConfig) -> Self {
         Self {
             sdk,
-            clients: Arc::default(),
+            clients: tokio::sync::Mutex::default(),
         }
     }
 

@@ -624,6 +624,19 @@ async fn files_newer_than_the_newest_digest_are_not_yet_covered() {
 }
 
 #[tokio::test]
+async fn files_of_a_time_without_validation_are_counted() {
+    let mut world = World::new();
+    let log = Location {
+        key: world.log_at(0).key.replace("20260430", "20260401"),
+        ..world.log_at(0)
+    };
+    let before = FIRST - 30 * 24 * HOUR;
+    world.memory.put(&log, gzip(b"{}"), None, before);
+    let reports = world.check().await;
+    assert_eq!((reports[0].is_valid(), reports[0].never_covered), (true, 1));
+}
+
+#[tokio::test]
 async fn a_file_that_came_late_must_be_in_a_later_digest() {
     let mut world = World::new();
     world.asked.end = Some(World::end(2));

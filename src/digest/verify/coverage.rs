@@ -10,7 +10,7 @@ use super::{Fault, Finding, Valid};
 use crate::digest::{Location, moment};
 
 /// How long an object may be in the bucket before it counts as delivered, at the most: its window may be the next one.
-const MAX_SLACK: i64 = 300;
+pub const MAX_SLACK: i64 = 300;
 
 /// What valid digests of all chains of an account and region cover and name.
 #[derive(Debug)]
