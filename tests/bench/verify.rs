@@ -111,26 +111,56 @@ fn measure(
     let readers = [1, 4, 8, 16];
     let mut download = Vec::new();
     let mut verify = readers.map(|_| Vec::new());
+    let mut processor = readers.map(|_| Vec::new());
+    let mut of_store = Vec::new();
     for _ in 0..args.turns {
         let began = Instant::now();
         runtime.block_on(download_and_hash(&distant, &places))?;
         download.push(objects as f64 / began.elapsed().as_secs_f64());
-        for (readers, speeds) in readers.iter().zip(&mut verify) {
-            let began = Instant::now();
-            run_verify(args, address, &keys, *readers, objects)?;
-            speeds.push(objects as f64 / began.elapsed().as_secs_f64());
+        for (index, readers) in readers.into_iter().enumerate() {
+            let (began, own, theirs) = (Instant::now(), ended()?, ticks(store.id())?);
+            run_verify(args, address, &keys, readers, objects)?;
+            verify[index].push(objects as f64 / began.elapsed().as_secs_f64());
+            processor[index].push(per_object(ended()? - own, objects));
+            of_store.push(per_object(ticks(store.id())? - theirs, objects));
         }
     }
     let base = median(&mut download);
     println!("one reader that downloads and hashes: {base:>8.0} objects/s");
-    for (readers, mut speeds) in readers.into_iter().zip(verify) {
-        let speed = median(&mut speeds);
-        let ratio = speed / base;
+    for (index, readers) in readers.into_iter().enumerate() {
+        let speed = median(&mut verify[index]);
+        let (ratio, processor) = (speed / base, median(&mut processor[index]));
         println!(
-            "traild verify --readers {readers:<2}:           {speed:>8.0} objects/s  {ratio:.2} x"
+            "traild verify --readers {readers:<2}:           {speed:>8.0} objects/s  {ratio:.2} x, \
+             {processor:.2} ms of the processor an object"
         );
     }
+    let of_store = median(&mut of_store);
+    println!("the store takes {of_store:.2} ms of the processor an object");
     Ok(())
+}
+
+/// Time on the processor of the programs that were started and have ended, in hundredths of a second.
+fn ended() -> Result<u64> {
+    fields("self", [15, 16])
+}
+
+/// And of one that runs.
+fn ticks(process: u32) -> Result<u64> {
+    fields(&process.to_string(), [13, 14])
+}
+
+/// The sum of two fields of `/proc/<pid>/stat`, counted from 0.
+fn fields(process: &str, wanted: [usize; 2]) -> Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The name in parentheses may hold anything; two fields end with it.
+    let (_, rest) = text.rsplit_once(") ").context("not a stat file")?;
+    let values: Vec<&str> = rest.split(' ').collect();
+    Ok(values[wanted[0] - 2].parse::<u64>()? + values[wanted[1] - 2].parse::<u64>()?)
+}
+
+fn per_object(ticks: u64, objects: usize) -> f64 {
+    ticks as f64 * 10.0 / objects as f64
 }
 
 fn median(values: &mut [f64]) -> f64 {

@@ -2,15 +2,20 @@
 //!
 //! It reads the bucket itself and believes nothing but the public keys. Beside what `aws cloudtrail validate-logs` checks:
 //!
-//! - The newest digests must be there: a chain must reach on to now (or to `--end`), but for two windows; of the second one no more than an hour and no less than a minute counts.
-//!   A trail that was stopped looks like one whose newest digests were deleted: name it, and an `--end` at which it still ran.
+//! - The newest digests must be there. A chain must reach on to now, or to `--end`, but for the window that is open and as much time again, a minute at
+//!   least, for its digest to be written. A trail that was stopped looks like one whose newest digests were deleted: name it, and an
+//!   `--end` at which it still ran.
 //! - No window may be missing or covered twice, and each digest must have the hash and the signature that the next one says.
 //! - Every log file in the folders must be in a digest ([`verify::coverage`](crate::digest::verify::coverage)). This is a matter of the folder: all trails that write to it
 //!   are looked at, also with `--trail`.
 //! - Events must be of the times that the digest says.
 //!
-//! What one cannot see in a bucket is a chain of which nothing at all is left, in a search that does not name it. With `--account`, `--region` and
-//! `--trail`, that nothing is found is an error.
+//! What nobody can see in a bucket: a chain of which nothing at all is left, unless its trail, account and region are named, when finding nothing is an
+//! error; and the last digests before a pause of validation, which nothing names. The log files of such a time are counted, as "of times
+//! that no digest file covers".
+//!
+//! A file that was delivered but not entered in a digest at once, because the daemon was killed between the two, is "in no digest file" until the
+//! next digest is written.
 //!
 //! ```text
 //!  survey    which accounts and regions there are, and their digests     source    S3, or a copy of a bucket
@@ -47,6 +52,7 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::{BehaviorVersion, SdkConfig};
+use aws_sdk_s3::config::ResponseChecksumValidation;
 use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 use futures::StreamExt as _;
@@ -193,7 +199,9 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
 async fn sdk() -> SdkConfig {
     let region = RegionProviderChain::default_provider().or_else("us-east-1");
     let loader = aws_config::defaults(BehaviorVersion::latest()).region(region);
-    loader.load().await
+    // What is read is hashed anyway.
+    let checksums = ResponseChecksumValidation::WhenRequired;
+    loader.response_checksum_validation(checksums).load().await
 }
 
 fn progress() -> ProgressBar {
