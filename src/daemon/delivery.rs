@@ -3,10 +3,11 @@
 //! When trails change, all legs stop, as they would with the daemon, and new ones begin from what the ledger and the cursors remember. Events
 //! are accepted meanwhile; they are delivered by the new legs.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::DaemonError;
@@ -14,9 +15,9 @@ use super::legs::{Ground, Legs};
 use super::stage::Stage;
 use super::status::TrailView;
 use super::trim::Trimmer;
-use crate::deliver::s3::OnStop;
+use crate::deliver::s3::{self, OnStop, Progress};
 use crate::ingest::dedup::Sidecars;
-use crate::ledger::Replay;
+use crate::ledger::{Entry, Replay};
 use crate::trail::Trail;
 use crate::wal::Position;
 
@@ -28,6 +29,8 @@ const MAKE_WAY: Duration = Duration::from_secs(30);
 pub struct Generation {
     pub number: u64,
     pub trails: Arc<[Arc<Trail>]>,
+    /// The ARNs of those among them that are deleted: what they recorded before is still to be delivered.
+    pub deleted: Arc<BTreeSet<String>>,
 }
 
 /// How the trails do, always those of the legs that run.
@@ -43,6 +46,10 @@ pub struct Delivery {
     wanted: watch::Receiver<Generation>,
     applied: watch::Sender<u64>,
     views: watch::Sender<Arc<Vec<TrailView>>>,
+    /// Deleted trails whose legs run.
+    deleted: Arc<BTreeSet<String>>,
+    /// Gets the ARN of a deleted trail when everything that it recorded is in its bucket.
+    drained: mpsc::UnboundedSender<String>,
 }
 
 /// What a delivery is started with, besides its ground.
@@ -51,6 +58,8 @@ pub struct Parts {
     /// Told to the legs when the daemon stops.
     pub on_stop: watch::Sender<OnStop>,
     pub wanted: watch::Receiver<Generation>,
+    /// Gets the ARN of a deleted trail when everything that it recorded is in its bucket.
+    pub drained: mpsc::UnboundedSender<String>,
 }
 
 impl Delivery {
@@ -65,6 +74,7 @@ impl Delivery {
             sidecars,
             on_stop,
             wanted,
+            drained,
         } = parts;
         let mut delivery = Self {
             ground,
@@ -74,6 +84,8 @@ impl Delivery {
             wanted,
             applied: watch::Sender::new(0),
             views: watch::Sender::default(),
+            deleted: Arc::default(),
+            drained,
         };
         delivery.begin(replay, new_from).await?;
         Ok(delivery)
@@ -89,7 +101,11 @@ impl Delivery {
     }
 
     async fn begin(&mut self, replay: Replay, new_from: Position) -> Result<(), DaemonError> {
-        let Generation { number, trails } = self.wanted.borrow_and_update().clone();
+        let Generation {
+            number,
+            trails,
+            deleted,
+        } = self.wanted.borrow_and_update().clone();
         self.stage = Stage::new();
         let legs = Legs::start(&self.ground, &trails, replay, new_from, &mut self.stage);
         let Legs {
@@ -100,6 +116,12 @@ impl Delivery {
             ledger_followers,
             checkpoint_wanted,
         } = legs.await?;
+        for (trail, progress) in trails.iter().zip(&progress) {
+            if deleted.contains(&trail.arn()) {
+                self.watch_for_the_end_of(trail, progress.clone());
+            }
+        }
+        self.deleted = deleted;
         let config = &self.ground.config;
         let trimmer = Trimmer {
             journal: self.ground.journal.clone(),
@@ -146,12 +168,44 @@ impl Delivery {
                     let generation = self.wanted.borrow().number;
                     tracing::info!(generation, "trails have changed, their legs begin anew");
                     self.stage.stop(MAKE_WAY).await;
+                    self.forget().await?;
                     let replay = self.replay().await?;
                     let new_from = self.ground.journal.durable();
                     self.begin(replay, new_from).await?;
                 }
             }
         }
+    }
+
+    fn watch_for_the_end_of(&mut self, trail: &Trail, mut progress: watch::Receiver<Progress>) {
+        let (arn, drained) = (trail.arn(), self.drained.clone());
+        let until = trail.logging.stopped_at().unwrap_or_default();
+        self.stage.spawn(|stop| {
+            Box::pin(async move {
+                let is_drained = progress.wait_for(|progress| progress.journal >= until);
+                if let Some(Ok(_)) = stop.run_until_cancelled(is_drained).await {
+                    // Nobody asks any more when the daemon is going down.
+                    let _ = drained.send(arn);
+                }
+                Ok(())
+            })
+        });
+    }
+
+    /// Deleted trails that the next generation does not have are delivered: the ledger may forget them.
+    async fn forget(&self) -> Result<(), DaemonError> {
+        let trails = self.wanted.borrow().trails.clone();
+        let stay: BTreeSet<String> = trails.iter().map(|trail| trail.arn()).collect();
+        let gone = self.deleted.difference(&stay).cloned();
+        let entries: Vec<_> = gone.map(|trail| Entry::Forgotten { trail }).collect();
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let written = s3::write(self.ground.ledger.clone(), entries).await;
+        written.map(|_| ()).map_err(|error| DaemonError::LogFailed {
+            log: "ledger",
+            reason: error.to_string(),
+        })
     }
 
     /// What the ledger says, when all that was on its way to it has arrived.

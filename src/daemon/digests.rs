@@ -59,16 +59,16 @@ impl<'a> Digests<'a> {
     }
 
     /// Starts the writer of a trail that has validation, or had it. To be called before the trail's leg to S3 runs.
+    /// Its chains end when `end` is cancelled, before or after.
     pub async fn start(
         &mut self,
         trail: &Trail,
+        end: CancellationToken,
         stage: &mut Stage,
     ) -> Result<Option<View>, DaemonError> {
-        let end = CancellationToken::new();
-        if !trail.log_file_validation || !trail.logging.has_begun() {
-            end.cancel();
-        }
-        self.start_writer(Place::from(trail), end, stage).await
+        let begins = trail.log_file_validation && trail.logging.is_on();
+        let place = Place::from(trail);
+        self.start_writer(place, end, begins, stage).await
     }
 
     /// Ends the chains of trails that are not configured any more. To be called when all others are started.
@@ -77,7 +77,7 @@ impl<'a> Digests<'a> {
             if !self.started.contains(&state.place.trail) {
                 let end = CancellationToken::new();
                 end.cancel();
-                self.start_writer(state.place, end, stage).await?;
+                self.start_writer(state.place, end, false, stage).await?;
             }
         }
         Ok(())
@@ -87,6 +87,7 @@ impl<'a> Digests<'a> {
         &mut self,
         place: Place,
         end: CancellationToken,
+        begins: bool,
         stage: &mut Stage,
     ) -> Result<Option<View>, DaemonError> {
         let ground = self.ground;
@@ -97,6 +98,7 @@ impl<'a> Digests<'a> {
             place,
             interval: config.digest.interval,
             end,
+            begins,
             ledger: ground.ledger.clone(),
             keys: ground.keys.clone(),
             bucket: Bucket::new(client, config.storage.kind == StorageKind::Embedded),

@@ -4,6 +4,7 @@ use std::future::ready;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::clients::Clients;
 use super::digests::Digests;
@@ -107,7 +108,11 @@ impl Legs {
             let new_from = if is_known { None } else { Some(horizon) };
             let others = fanout.start(trail, new_from, stage);
             sinks.extend(others.await?);
-            let digests = digests.start(trail, stage).await?;
+            let end = CancellationToken::new();
+            if !trail.log_file_validation || !trail.logging.has_begun() {
+                end.cancel();
+            }
+            let digests = digests.start(trail, end.clone(), stage).await?;
             let failed = failed(trail.name.to_string());
             let leg = S3Leg::open(
                 Plan::new(trail.clone(), ground.identity, limits(config), state),
@@ -120,6 +125,10 @@ impl Legs {
             );
             let leg = leg.await.map_err(&failed)?;
             progress.push(leg.watch_progress());
+            if let Some(until) = trail.logging.stopped_at() {
+                let progress = leg.watch_progress();
+                stage.spawn(|stop| Box::pin(end_digests(until, progress, end, stop)));
+            }
             stage.spawn(|stop| Box::pin(async move { leg.run(stop).await.map_err(failed) }));
             views.push(TrailView {
                 trail: trail.clone(),
@@ -148,6 +157,20 @@ impl Legs {
             checkpoint_wanted,
         })
     }
+}
+
+/// After StopLogging: the chains end when what was recorded before is in its bucket.
+async fn end_digests(
+    until: Position,
+    mut progress: watch::Receiver<Progress>,
+    end: CancellationToken,
+    stop: CancellationToken,
+) -> Result<(), DaemonError> {
+    let is_drained = progress.wait_for(|progress| progress.journal >= until);
+    if let Some(Ok(_)) = stop.run_until_cancelled(is_drained).await {
+        end.cancel();
+    }
+    Ok(())
 }
 
 /// The embedded store asks for no credentials in particular.

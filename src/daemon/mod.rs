@@ -245,11 +245,14 @@ impl Daemon {
         let (wanted_changes, wanted) = watch::channel(Generation {
             number: 1,
             trails: trails.clone(),
+            deleted: Arc::default(),
         });
+        let (drained, _) = tokio::sync::mpsc::unbounded_channel();
         let parts = delivery::Parts {
             sidecars,
             on_stop: on_stop_told,
             wanted,
+            drained,
         };
         let delivery = Delivery::start(ground, replay, new_from, parts).await?;
         let views = delivery.views();

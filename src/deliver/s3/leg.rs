@@ -62,7 +62,7 @@ pub struct Options {
     pub on_stop: watch::Receiver<OnStop>,
 }
 
-pub(super) type Written = Result<(Vec<Entry>, Range<Position>), AppendError>;
+pub type Written = Result<(Vec<Entry>, Range<Position>), AppendError>;
 
 /// The S3 leg of one trail.
 pub struct S3Leg {
@@ -362,7 +362,7 @@ async fn optional<F: Future + Unpin>(future: &mut Option<F>) -> Option<F::Output
 
 /// Writes entries to the ledger, in one go. A full disk is waited for: to go on with later entries would leave a hole in what the
 /// ledger says of a stream, and its events would be lost.
-pub(super) async fn write(log: Wal, entries: Vec<Entry>) -> Written {
+pub async fn write(log: Wal, entries: Vec<Entry>) -> Written {
     loop {
         let mut batch = Batch::new();
         batch.push(&ledger::encode(&entries));

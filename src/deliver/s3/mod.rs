@@ -28,6 +28,6 @@ mod simulation;
 pub use absent::Absent;
 pub use bucket::{Bucket, Encryption, Found, NewObject, Put};
 pub use encode::Encoding;
-pub use leg::{LegError, OnStop, Options, Progress, S3Leg};
+pub use leg::{LegError, OnStop, Options, Progress, S3Leg, write};
 pub use plan::Plan;
 pub use upload::Uploader;

@@ -106,6 +106,8 @@ pub struct Parts {
     /// Cancelled when logging or validation has stopped, also before the writer is opened: what was delivered until then gets its final digests, and
     /// no more follow.
     pub end: CancellationToken,
+    /// Chains that have ended, or never were, begin. Otherwise only what is open goes on.
+    pub begins: bool,
     pub ledger: Wal,
     pub keys: Keys,
     pub bucket: Bucket,
@@ -183,7 +185,7 @@ impl Writer {
                 );
                 Some(start(None, Next::frame(parts.ledger.start())))
             }
-            former if !is_ending => {
+            former if parts.begins => {
                 let state = start(former.as_ref(), Next::frame(parts.ledger.durable()));
                 tracing::info!(trail = %parts.place.name, "digests begin");
                 Some(state)

@@ -77,6 +77,7 @@ impl Ground {
             place: Place::from(&trail()),
             interval: Duration::from_secs(3600),
             end,
+            begins: !is_ending,
             ledger: self.ledger.clone(),
             keys: self.keys.clone(),
             bucket: Bucket::new(renewing, true),
