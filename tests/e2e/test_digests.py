@@ -6,8 +6,6 @@ I5  each delivered log file of a trail with validation is in exactly one digest,
 
 import time
 
-import pytest
-
 import digests
 import events
 import logfiles
@@ -49,16 +47,16 @@ def beginning(found):
     return min(digest.start for digest in found.digests)
 
 
-def accepted_by_all(daemon, s3, found, trail=ORGANIZATION_TRAIL, buckets=(BUCKET,)):
+def accepted_by_all(daemon, s3, found, trail=ORGANIZATION_TRAIL, buckets=(BUCKET,), end=None, env=None):
     """The CLI and `traild verify` find as many digests and log files as we do, or more by now, and all of them valid."""
     of_organization = trail.get("is_organization_trail", False)
-    verdicts = digests.judge_all(daemon, s3, found.sources(), beginning(found), of_organization=of_organization)
+    verdicts = digests.judge_all(daemon, s3, found.sources(), beginning(found), end, of_organization=of_organization)
     for source, verdict in verdicts.items():
         files = [file for digest in found.of(source) for file in digest.value["logFiles"]]
         for kind, at_least in [("digest", len(found.of(source, False))), ("backfill digest", len(found.of(source, True))), ("log", len(files))]:
             valid, of = verdict.counts(kind)
             assert verdict.code == 0 and valid == of >= at_least, f"{source}: {valid} of {of} {kind} files are valid, {at_least} are there\n{verdict}"
-    verified = digests.verify(daemon, s3, bucket=buckets[-1])
+    verified = digests.verify(daemon, s3, bucket=buckets[-1], env=env)
     assert verified.code == 0, verified
     return verdicts
 

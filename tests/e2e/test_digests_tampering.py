@@ -1,7 +1,7 @@
 """Whoever changes a bucket is found out: what the AWS CLI says of each way to do it, and what `traild verify` says.
 
-Both judge copies of a chain that a real daemon made. The CLI looks backwards from the newest digest it finds, and at links alone, so it
-cannot see all; `traild verify` has to. With `-s` the table for the README is printed.
+Both judge copies of a chain that a real daemon made, hours of it by a clock that is set. The CLI looks backwards from the newest digest
+it finds, and at links alone, so it cannot see all; `traild verify` has to. The table is printed for the README.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,75 @@ import pytest
 import rsa
 
 import digests
-from harness import BUCKET
+import events
+from harness import BUCKET, wait_until
 from tampering import TABLE, Scene
+from test_digests import HOME, OWN_TRAIL, all_digested, digesting
 
-STORES = 3  # at once
+HOURS = 6
+STORES = 3  # copies judged at once
+
+
+@pytest.fixture
+def chain(make_daemon, wall_clock, rng):
+    """A daemon that has written digests for hours, all but the last two of them with log files."""
+    daemon = make_daemon("origin", config=digesting(OWN_TRAIL, "1h"), env=wall_clock.env).start()
+    for hour in range(HOURS):
+        if hour < HOURS - 2:
+            daemon.send(events.make_many(rng, 3))
+            daemon.drain()
+        wall_clock.jump(hours=1)
+        wait_until(lambda: len(digests.read(daemon.s3()).of(HOME)) > hour, 15, f"digest {hour + 1}")
+    all_digested(daemon.s3(), daemon)
+    return daemon
+
+
+def test_each_way_to_tamper_is_found(chain, make_daemon, wall_clock, report):
+    insider = digests.private_key(next(chain.data_dir.glob(f"keys/{events.HOME_REGION}.*.private.der")))
+    forger = rsa.newkeys(1024)[1]
+    objects = digests.read_objects(chain.s3())
+    scenes = Queue()
+    for number in range(STORES):
+        store = make_daemon(f"copy-{number}", config={"trails": []}).start()
+        scenes.put((store, Scene(store.s3(), BUCKET, objects, insider, forger)))
+    store, scene = scenes.queue[0]
+    scene.restore()
+    until = scene.chain[-1].end
+
+    def judge(store, scene):
+        cli = digests.validate_logs(chain.api_endpoint, store.store_endpoint, digests.arn(), events.HOME_REGION, scene.chain[0].start, until)
+        return cli, digests.verify(chain, store.store_endpoint, env=wall_clock.env)
+
+    def tamper(tampering):
+        store, scene = scenes.get()
+        try:
+            scene.restore()
+            tampering.do(scene)
+            return judge(store, scene)
+        finally:
+            scenes.put((store, scene))
+
+    untouched = judge(store, scene)
+    assert [verdict.code for verdict in untouched] == [0, 0], "\n".join(map(str, untouched))
+    with ThreadPoolExecutor(STORES) as pool:
+        verdicts = list(pool.map(tamper, TABLE))
+    report(table(verdicts))
+    wrong = [f"{tampering.name}:\n{cli}\n{ours}" for tampering, (cli, ours) in zip(TABLE, verdicts) if not as_expected(tampering, cli, ours)]
+    assert not wrong, "\n\n".join(wrong)
+
+
+def as_expected(tampering, cli, ours):
+    complaints = cli.complaints()
+    if tampering.cli is None:
+        said = cli.code == 0 and not complaints
+    else:
+        said = cli.code == 1 and any(tampering.cli in complaint for complaint in complaints)
+    return said and ours.code == 1 and tampering.verify in ours.out + ours.err
+
+
+def table(verdicts):
+    rows = ["| tampering | `aws cloudtrail validate-logs` | `traild verify` |", "|---|---|---|"]
+    for tampering, (cli, ours) in zip(TABLE, verdicts):
+        said = tampering.cli or ("`No digests found`" if "No digests found" in cli.out else "nothing")
+        rows.append(f"| {tampering.name} | {said}, exit {cli.code} | {tampering.verify}, exit {ours.code} |")
+    return "\n".join(rows)
