@@ -55,6 +55,23 @@ pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
+/// `content` behind a line with its CRC-32 in hex, so that damage shows.
+pub fn with_sum(content: &[u8]) -> Vec<u8> {
+    let mut bytes = sum_line(content).into_bytes();
+    bytes.extend_from_slice(content);
+    bytes
+}
+
+/// What [`with_sum`] was given; nothing when it is damaged.
+pub fn without_sum(bytes: &[u8]) -> Option<&[u8]> {
+    let (sum, content) = bytes.split_at_checked(9)?;
+    (sum == sum_line(content).as_bytes()).then_some(content)
+}
+
+fn sum_line(content: &[u8]) -> String {
+    format!("{:08x}\n", crc32fast::hash(content))
+}
+
 /// Makes the directory, and those above it, for its owner alone. One that is there stays as it is.
 pub fn make_private_dir(path: &Path) -> io::Result<()> {
     let is_new = !path.exists();

@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow};
 
 use super::client::{Client, Endpoint};
 use super::{EndpointArgument, Failure};
-use crate::telemetry::status::{SinkStatus, Status};
+use crate::telemetry::status::{DigestStatus, LastError, SinkStatus, Status, TrailStatus};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -101,16 +101,26 @@ fn table(status: &Status) -> String {
         "LAST DELIVERY",
     ];
     let mut rows: Vec<Vec<String>> = vec![heads.map(str::to_owned).to_vec()];
-    let mut errors = Vec::new();
-    for trail in &status.trails {
-        for sink in &trail.sinks {
-            rows.push(row(&trail.name, sink));
-            if let Some(error) = &sink.last_error {
-                errors.push(format!(
-                    "{} {}: {} at {}: {}",
-                    trail.name, sink.sink, error.code, error.at, error.message
-                ));
-            }
+    let (mut digests, mut errors) = (Vec::new(), Vec::new());
+    for TrailStatus {
+        name,
+        sinks,
+        digests: digest,
+        ..
+    } in &status.trails
+    {
+        let told = |what: &str, error: &LastError| {
+            let LastError { code, message, at } = error;
+            format!("{name} {what}: {code} at {at}: {message}")
+        };
+        for sink in sinks {
+            rows.push(row(name, sink));
+            errors.extend(sink.last_error.iter().map(|error| told(&sink.sink, error)));
+        }
+        if let Some(digest) = digest {
+            digests.push(digest_line(name, digest));
+            let error = digest.last_error.iter();
+            errors.extend(error.map(|error| told("digests", error)));
         }
     }
     line(String::new());
@@ -129,6 +139,10 @@ fn table(status: &Status) -> String {
             .map(|(cell, width)| format!("{cell:<width$}"))
             .collect();
         line(cells.join("  ").trim_end().to_owned());
+    }
+    if !digests.is_empty() {
+        line(String::new());
+        digests.into_iter().for_each(&mut line);
     }
     if !errors.is_empty() {
         line("\nlast errors:".into());
@@ -153,6 +167,16 @@ fn rounded_size(bytes: u64) -> String {
     }
 }
 
+fn digest_line(trail: &str, digest: &DigestStatus) -> String {
+    let until = digest.covered_until.as_deref().unwrap_or("nowhere");
+    let mut text = format!("digests of {trail} reach to {until}");
+    if digest.pending_windows > 0 {
+        let windows = super::counted(digest.pending_windows, "window");
+        text.push_str(&format!(", {windows} not delivered yet"));
+    }
+    text
+}
+
 fn row(trail: &str, sink: &SinkStatus) -> Vec<String> {
     let objects = match sink.sink.as_str() {
         "s3" => sink.objects.to_string(),
@@ -175,7 +199,7 @@ fn row(trail: &str, sink: &SinkStatus) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::status::{JournalStatus, LastError, TrailStatus};
+    use crate::telemetry::status::JournalStatus;
 
     #[test]
     fn the_table_shows_each_destination_and_its_trouble() {
@@ -225,6 +249,13 @@ mod tests {
                 bucket: "logs".into(),
                 prefix: "p".into(),
                 sinks: vec![s3, sns],
+                digests: Some(DigestStatus {
+                    delivered: 3,
+                    pending_windows: 2,
+                    covered_until: Some("2026-01-01T01:00:00Z".into()),
+                    last_delivery_at: None,
+                    last_error: None,
+                }),
             }],
         };
         let text = table(&status);
@@ -235,6 +266,8 @@ journal 77 B of 1.0 GiB · positions 0 to 77
 TRAIL  SINK  DESTINATION                               DELIVERED  PENDING  OLDEST  DEAD  OBJECTS  LAST DELIVERY
 main   s3    s3://logs/p                               1200       34       12s     0     5        -
 main   sns   arn:aws:sns:us-east-1:111122223333:trail  1190       0        -       10    -        2026-01-01T00:00:00Z
+
+digests of main reach to 2026-01-01T01:00:00Z, 2 windows not delivered yet
 
 last errors:
   main s3: NoSuchBucket at 2026-01-01T00:00:00Z: the bucket does not exist

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::clients::Clients;
+use super::digests::Digests;
 use super::fanout::Fanout;
 use super::stage::Stage;
 use super::status::{SinkView, TrailView};
@@ -21,6 +22,8 @@ use crate::deliver::s3::{
     Absent, Bucket, Encoding, OnStop, Options, Plan, Progress, S3Leg, Uploader,
 };
 use crate::deliver::view::{Leg, LegView, Sink};
+use crate::digest;
+use crate::digest::keys::Keys;
 use crate::ledger::{Replay, TrailState};
 use crate::logfile::Compressors;
 use crate::trail::Trail;
@@ -45,6 +48,8 @@ pub struct Ground<'a> {
     pub journal: &'a Wal,
     pub ledger: &'a Wal,
     pub metrics: deliver::Metrics,
+    pub keys: Keys,
+    pub digest_metrics: digest::writer::view::Metrics,
 }
 
 /// The legs, running.
@@ -52,6 +57,8 @@ pub struct Legs {
     pub views: Arc<Vec<TrailView>>,
     /// Of every leg that may hold both logs back.
     pub progress: Vec<watch::Receiver<Progress>>,
+    /// The lowest positions of the ledger that writers of digests still want.
+    pub digests: Vec<watch::Receiver<Position>>,
     /// The legs besides S3.
     pub journal_followers: Followers,
     pub ledger_followers: Followers,
@@ -76,6 +83,7 @@ impl Legs {
         let mut progress = Vec::new();
         let mut views = Vec::new();
         let mut fanout = Fanout::new(&ground, &clients, &trails).await?;
+        let mut digests = Digests::new(&ground, &clients).await?;
         for trail in trails.iter() {
             let client = s3_client(config, ground.addresses, &clients).await;
             let create_bucket = config.storage.kind == StorageKind::Embedded;
@@ -97,6 +105,7 @@ impl Legs {
             let new_from = if is_known { None } else { Some(horizon) };
             let others = fanout.start(trail, new_from, stage);
             sinks.extend(others.await?);
+            let digests = digests.start(trail, stage).await?;
             let failed = failed(trail.name.to_string());
             let leg = S3Leg::open(
                 Plan::new(trail.clone(), ground.identity, limits(config), state),
@@ -113,9 +122,11 @@ impl Legs {
             views.push(TrailView {
                 trail: trail.clone(),
                 sinks,
+                digests,
             });
         }
         fanout.start_absent(stage)?;
+        digests.start_absent(stage).await?;
         let (journal_followers, ledger_followers) = fanout.into_followers();
         for (arn, state) in replay.rest() {
             let failed = failed(arn.clone());
@@ -129,6 +140,7 @@ impl Legs {
         Ok(Self {
             views: Arc::new(views),
             progress,
+            digests: digests.into_wanted(stage),
             journal_followers,
             ledger_followers,
             checkpoint_wanted,
@@ -137,7 +149,7 @@ impl Legs {
 }
 
 /// The embedded store asks for no credentials in particular.
-async fn s3_client(
+pub async fn s3_client(
     config: &Config,
     addresses: Addresses,
     clients: &Clients,

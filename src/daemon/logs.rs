@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::DaemonError;
 use crate::config::Config;
 use crate::deliver::memory;
+use crate::digest::writer::{self, State};
 use crate::ingest::dedup::{Sidecars, Window};
 use crate::ledger::Replay;
 use crate::snapshot;
@@ -15,6 +16,9 @@ const MIB: usize = 1 << 20;
 
 /// Below `data_dir`: where the legs besides S3 are in their logs.
 pub const CURSORS: &str = "cursors";
+
+/// Below `data_dir`: sealed digests.
+pub const DIGESTS: &str = "digests";
 
 /// The journal and the ledger, with what they told.
 pub struct Logs {
@@ -40,6 +44,8 @@ impl Logs {
         let cursors = data_dir.join(CURSORS);
         snapshot::make_private_dir(&cursors).map_err(unusable)?;
         let remembered = memory::highest(&cursors).map_err(unusable)?;
+        let digests = writer::states(&data_dir.join(DIGESTS)).map_err(unusable)?;
+        let digests = digests.iter().map(State::ledger);
 
         let mut replay = Replay::default();
         let options = wal::Options {
@@ -54,7 +60,7 @@ impl Logs {
             disk.clone(),
             options,
             wal::Metrics::default(),
-            remembered.ledger,
+            digests.fold(remembered.ledger, Position::max),
             &mut |at, frame| replay.take(at, frame),
         )
         .map_err(|source| DaemonError::Log {

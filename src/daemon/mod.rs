@@ -12,6 +12,7 @@
 //!   journal/   the event log      dedup/   fingerprints of segments that are gone
 //!   ledger/    what was sealed and delivered
 //!   cursors/   where the legs besides S3 are      dead-letters/  what destinations would not take
+//!   digests/   what chains of digests remember, and the sealed ones   keys/  what they are signed with
 //!   inputs.json  how far files were read      buckets/  the embedded store
 //! ```
 
@@ -19,6 +20,7 @@ mod stage;
 
 mod buses;
 mod clients;
+mod digests;
 mod fanout;
 mod keys;
 mod legs;
@@ -46,7 +48,9 @@ use crate::deliver;
 use crate::deliver::fanout::leg as fanout_leg;
 use crate::deliver::s3::LegError;
 use crate::deliver::view::Sink;
+use crate::digest;
 use crate::digest::keys::KeysError;
+use crate::digest::writer::WriterError;
 use crate::ingest::{self, Ingest, tail};
 use crate::server::ops::{Ops, Readiness};
 use crate::server::{self, BindError, Limits, Listener};
@@ -98,6 +102,12 @@ pub enum DaemonError {
         sink: Sink,
         #[source]
         source: fanout_leg::LegError,
+    },
+    #[error("digests of trail {trail} cannot be written")]
+    Digests {
+        trail: String,
+        #[source]
+        source: WriterError,
     },
     #[error("the {log} has failed and takes nothing more: {reason}")]
     LogFailed { log: &'static str, reason: String },
@@ -181,6 +191,8 @@ impl Daemon {
         ingest_metrics.register(registry.inner());
         let leg_metrics = deliver::Metrics::default();
         leg_metrics.register(registry.inner());
+        let digest_metrics = digest::writer::view::Metrics::default();
+        digest_metrics.register(registry.inner());
 
         let (mut doors, mut legs, mut rest) = (Stage::new(), Stage::new(), Stage::new());
         let (phase, phase_seen) = watch::channel(Readiness::NotReady("starting".to_owned()));
@@ -207,7 +219,7 @@ impl Daemon {
             new_from,
         } = opened;
         let _ = known.journal.set(journal.clone());
-        let _keys = keys::open(config).await?;
+        let keys = keys::open(config).await?;
 
         if let Some(Listener::Tcp(listener)) = sockets.store {
             let directory = data_dir.join("buckets");
@@ -221,10 +233,13 @@ impl Daemon {
             journal: &journal,
             ledger: &ledger,
             metrics: leg_metrics,
+            keys: keys.clone(),
+            digest_metrics,
         };
         let Legs {
             views,
             progress,
+            digests,
             journal_followers,
             ledger_followers,
             checkpoint_wanted,
@@ -236,6 +251,7 @@ impl Daemon {
             ledger: ledger.clone(),
             sidecars,
             progress,
+            digests,
             journal_followers,
             ledger_followers,
             journal_max_bytes: config.journal.max_bytes,

@@ -6,9 +6,12 @@ use tokio::sync::watch;
 
 use crate::clock::WallMillis;
 use crate::config::Config;
-use crate::deliver::view::{Facts, LegView};
+use crate::deliver::view::{self, Facts, LegView};
+use crate::digest::writer::{self, view::View};
 use crate::server::ops::Readiness;
-use crate::telemetry::status::{JournalStatus, LastError, SinkStatus, Status, TrailStatus};
+use crate::telemetry::status::{
+    DigestStatus, JournalStatus, LastError, SinkStatus, Status, TrailStatus,
+};
 use crate::trail::Trail;
 use crate::wal::Wal;
 
@@ -18,6 +21,8 @@ pub struct TrailView {
     pub trail: Arc<Trail>,
     /// S3 first.
     pub sinks: Vec<SinkView>,
+    /// Of a trail with validation.
+    pub digests: Option<View>,
 }
 
 /// A leg, and where it sends to.
@@ -75,7 +80,11 @@ impl Asked {
 }
 
 fn trail(view: &TrailView, now: WallMillis) -> TrailStatus {
-    let TrailView { trail, sinks } = view;
+    let TrailView {
+        trail,
+        sinks,
+        digests,
+    } = view;
     TrailStatus {
         name: trail.name.to_string(),
         arn: trail.arn(),
@@ -83,6 +92,7 @@ fn trail(view: &TrailView, now: WallMillis) -> TrailStatus {
         bucket: trail.bucket.clone(),
         prefix: trail.prefix.clone(),
         sinks: sinks.iter().map(|view| sink(view, now)).collect(),
+        digests: digests.as_ref().map(|view| digest(&view.facts())),
     }
 }
 
@@ -108,10 +118,25 @@ fn sink(view: &SinkView, now: WallMillis) -> SinkStatus {
         dead_lettered,
         objects,
         last_delivery_at: last_delivery_at.map(WallMillis::rfc3339),
-        last_error: last_error.map(|error| LastError {
-            code: error.code,
-            message: error.message,
-            at: error.at.rfc3339(),
-        }),
+        last_error: last_error.map(told),
+    }
+}
+
+fn digest(facts: &writer::view::Facts) -> DigestStatus {
+    let seconds = |seconds: i64| WallMillis(seconds.saturating_mul(1000)).rfc3339();
+    DigestStatus {
+        delivered: facts.delivered,
+        pending_windows: facts.pending_windows,
+        covered_until: facts.covered_until.map(seconds),
+        last_delivery_at: facts.last_delivery_at.map(WallMillis::rfc3339),
+        last_error: facts.last_error.clone().map(told),
+    }
+}
+
+fn told(error: view::LastError) -> LastError {
+    LastError {
+        code: error.code,
+        message: error.message,
+        at: error.at.rfc3339(),
     }
 }

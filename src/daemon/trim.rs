@@ -66,6 +66,8 @@ pub struct Trimmer {
     pub sidecars: Sidecars,
     /// Of every leg that may hold both logs back.
     pub progress: Vec<watch::Receiver<Progress>>,
+    /// What writers of digests still want of the ledger. No log file may be without one, so they hold it for as long as it takes.
+    pub digests: Vec<watch::Receiver<Position>>,
     pub journal_followers: Followers,
     pub ledger_followers: Followers,
     pub journal_max_bytes: u64,
@@ -147,7 +149,9 @@ impl Trimmer {
     /// The lowest positions that any leg that may hold the logs still wants, of the journal and of the ledger. Without a leg nobody wants
     /// anything.
     fn held(&self) -> (Position, Position) {
-        let end = (self.journal.durable(), self.ledger.durable());
+        let digests = self.digests.iter().map(|wanted| *wanted.borrow());
+        let ledger = digests.fold(self.ledger.durable(), Position::min);
+        let end = (self.journal.durable(), ledger);
         self.progress
             .iter()
             .map(|progress| *progress.borrow())

@@ -234,18 +234,11 @@ pub fn stem(trail: &str, sink: &str) -> String {
 
 fn encode(memory: &Memory) -> Vec<u8> {
     let json = serde_json::to_vec(memory).expect("memory: strings and numbers always serialise");
-    let mut bytes = format!("{:08x}\n", crc32fast::hash(&json)).into_bytes();
-    bytes.extend_from_slice(&json);
-    bytes
+    snapshot::with_sum(&json)
 }
 
 fn decode(bytes: &[u8]) -> Option<Memory> {
-    let (sum, json) = bytes.split_at_checked(9)?;
-    let expected = format!("{:08x}\n", crc32fast::hash(json));
-    if sum != expected.as_bytes() {
-        return None;
-    }
-    serde_json::from_slice(json).ok()
+    serde_json::from_slice(snapshot::without_sum(bytes)?).ok()
 }
 
 #[cfg(test)]

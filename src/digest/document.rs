@@ -34,7 +34,7 @@ pub struct Digest {
 }
 
 /// The digest before, as its successor vouches for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Previous {
     pub location: Location,
     /// Of its uncompressed bytes.

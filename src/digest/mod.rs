@@ -21,6 +21,7 @@ pub mod keys;
 pub mod moment;
 pub mod sign;
 pub mod verify;
+pub mod writer;
 
 #[cfg(test)]
 mod vectors;
@@ -32,8 +33,10 @@ pub use sign::Signed;
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// An object: a digest or a log file.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Location {
     pub bucket: String,
     pub key: String,

@@ -39,6 +39,26 @@ pub struct TrailStatus {
     pub bucket: String,
     pub prefix: String,
     pub sinks: Vec<SinkStatus>,
+    /// Of a trail with log file validation.
+    #[serde(default)]
+    pub digests: Option<DigestStatus>,
+}
+
+/// How the digest files of a trail do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DigestStatus {
+    /// Digest files, since the daemon was started.
+    pub delivered: u64,
+    /// Windows whose digest files are sealed and not all delivered.
+    pub pending_windows: u64,
+    /// End of the newest window that has digest files.
+    #[serde(default)]
+    pub covered_until: Option<String>,
+    #[serde(default)]
+    pub last_delivery_at: Option<String>,
+    /// The latest error, kept until a digest file is delivered.
+    #[serde(default)]
+    pub last_error: Option<LastError>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::clock::WallMillis;
 use crate::deliver::fake::{Answer, Service};
-use crate::ledger::{Checkpoint, StreamName, Totals};
+use crate::ledger::{Checkpoint, Entry, Settled, StreamName, Totals};
 use crate::trail::Stream;
 use crate::trail::tests::{event, trail};
 
