@@ -139,7 +139,7 @@ def test_switching_validation_off_ends_the_chain_and_on_again_begins_a_new_one(m
     found = digests.read(s3)
     digests.check(digests.Holding(found.digests, {key: body for key, body in found.logs.items() if key not in unproven}), keys_of(daemon, found), restarts=1)
     verdict = digests.judge_all(daemon, daemon.store_endpoint, [HOME], beginning(found), of_organization=False)[HOME]
-    assert verdict.code == 0 and "No log files were delivered by CloudTrail between" in verdict.out, verdict
+    assert verdict.code == 0 and "No log files were delivered by CloudTrail between" in verdict.err, verdict
     assert verdict.counts("digest")[0] == verdict.counts("digest")[1] >= len(found.digests), verdict
 
 
