@@ -479,12 +479,6 @@ fn read_trail(
         }
     }
     let validation = section.take_or("enable_log_file_validation", true, truth);
-    if validation.is_given() && validation.value {
-        findings
-            .warn(validation.warning(
-                "digest files are not delivered by this version of traild; log files are",
-            ));
-    }
     let kms_key = section.take_or("kms_key_id", None, none_or(keeping(names::kms_key)));
     let selectors = read_selectors(&mut section, findings);
     section.close();

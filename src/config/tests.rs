@@ -130,7 +130,6 @@ fn the_contracts_example_is_read_in_full() {
             "aws.endpoint_url",
             "trails[0].organization_id",
             "trails[0].organization_accounts",
-            "trails[0].enable_log_file_validation",
         ]
     );
 }

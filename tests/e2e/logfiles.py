@@ -33,11 +33,17 @@ def read(s3, bucket, prefix=""):
     files = []
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
         for item in page.get("Contents", []):
-            if (item["Key"].endswith("/") and item["Size"] == 0) or "/CloudTrail-Digest/" in item["Key"]:
-                continue  # CloudTrail's own marker objects; digests, which have readers of their own
+            if item["Key"].endswith("/") and item["Size"] == 0:
+                continue  # CloudTrail's own marker objects
+            if is_digest(item["Key"]):
+                continue
             body = s3.get_object(Bucket=bucket, Key=item["Key"])["Body"].read()
             files.append(parse(item["Key"], body))
     return files
+
+
+def is_digest(key):
+    return "/CloudTrail-Digest/" in key
 
 
 def parse(key, body):

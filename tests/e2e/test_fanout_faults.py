@@ -155,7 +155,7 @@ class Lags(threading.Thread):
 
     def look(self, s3, bucket):
         for item in s3.list_objects_v2(Bucket=bucket).get("Contents", []):
-            if (bucket, item["Key"]) in self.keys:
+            if (bucket, item["Key"]) in self.keys or logfiles.is_digest(item["Key"]):
                 continue
             self.keys.add((bucket, item["Key"]))
             now = time.monotonic()

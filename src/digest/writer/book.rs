@@ -428,4 +428,5 @@ mod chains {
 }
 
 #[cfg(test)]
+#[path = "book_tests.rs"]
 mod tests;
