@@ -18,8 +18,11 @@ OTHER_BUCKET = "later-logs"
 HOME = (events.HOME_ACCOUNT, events.HOME_REGION)
 
 
+QUICK = {"delivery": {"max_age": "300ms"}}
+
+
 def digesting(trail, interval="2s"):
-    return {"digest": {"interval": interval}, "trails": [trail]}
+    return QUICK | {"digest": {"interval": interval}, "trails": [trail]}
 
 
 def all_digested(s3, daemon, buckets=(BUCKET,), more_than=0, seconds=30):
@@ -64,7 +67,8 @@ def accepted_by_all(daemon, s3, found, trail=ORGANIZATION_TRAIL, buckets=(BUCKET
 # Under load, with kills.
 
 
-def run_with_kills(daemon, s3, bucket, rng, report, rounds=8):
+def run_with_kills(daemon, s3, bucket, rng, pytestconfig, report):
+    rounds = -(-pytestconfig.getoption("--crash-rounds") // 5)
     senders, kills = kill_under_load(daemon, rounds, rng, lambda: daemon.drain(60), pause=0.05, accounts=2, regions=3)
     accepted, unanswered = outcome(senders)
     logfiles.check(logfiles.read(s3, bucket), accepted, unanswered)
@@ -80,17 +84,17 @@ def s3_endpoint(s3):
     return s3.meta.endpoint_url
 
 
-def test_chains_of_an_organization_are_valid_after_kills_under_load(make_daemon, rng, report):
-    daemon = make_daemon(config=SMALL | digesting(ORGANIZATION_TRAIL)).start()
-    run_with_kills(daemon, daemon.s3(), BUCKET, rng, report)
+def test_chains_of_an_organization_are_valid_after_kills_under_load(make_daemon, rng, pytestconfig, report):
+    daemon = make_daemon(config=digesting(ORGANIZATION_TRAIL) | SMALL).start()
+    run_with_kills(daemon, daemon.s3(), BUCKET, rng, pytestconfig, report)
 
 
-def test_chains_in_localstacks_s3_are_valid_after_kills_under_load(make_daemon, localstack, rng, report):
+def test_chains_in_localstacks_s3_are_valid_after_kills_under_load(make_daemon, localstack, rng, pytestconfig, report):
     s3, bucket = s3_client(localstack), f"chains-{rng.getrandbits(48):012x}"
     ensure_bucket(s3, bucket)
-    config = SMALL | digesting(ORGANIZATION_TRAIL | {"s3_bucket_name": bucket}) | delivering_to(localstack)
+    config = digesting(ORGANIZATION_TRAIL | {"s3_bucket_name": bucket}) | SMALL | delivering_to(localstack)
     daemon = make_daemon(config=config, env=TEST_CREDENTIALS).start()
-    run_with_kills(daemon, s3, bucket, rng, report, rounds=5)
+    run_with_kills(daemon, s3, bucket, rng, pytestconfig, report)
 
 
 # A life with stops and changes.

@@ -25,7 +25,7 @@ def test_digests_are_written_again_byte_for_byte_through_a_storm(make_daemon, rn
         return rng.choice(kinds) if is_object_put(request) and rng.random() < 0.3 else None
 
     with FaultProxy(store.store_port, seed=seed, choose=storm) as proxy:
-        daemon = make_daemon(config=SMALL | digesting(ORGANIZATION_TRAIL) | delivering_to(proxy.endpoint), env=TEST_CREDENTIALS).start()
+        daemon = make_daemon(config=digesting(ORGANIZATION_TRAIL) | SMALL | delivering_to(proxy.endpoint), env=TEST_CREDENTIALS).start()
         sender = Sender(daemon, lambda: events.spread(rng, 10, accounts=2, regions=2), pause=0.1)
         sender.start()
         wait_until(lambda: len(hit) >= 12 or sender.failure, 60, "a dozen digests to be struck")
