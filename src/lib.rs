@@ -43,6 +43,16 @@
 //! Every log file of a trail that asks for validation is named, with its hash, in one digest; each digest is signed, and names the one before it. What
 //! that chain proves, how it is signed and with which keys, and all that can be wrong with it, is [`digest`].
 //!
+//! # CloudTrail's own words
+//!
+//! What traild has can be asked for by any AWS client: [`api`] speaks CloudTrail's protocol beside the events that come in, on the same listener.
+//! It reads what others own and owns nothing.
+//!
+//! ```text
+//!  AWS CLI, SDKs ─► api ─┬─► trail         which trails there are
+//!                        └─► digest::keys  which keys have signed
+//! ```
+//!
 //! # Bytes, not copies
 //!
 //! An event is parsed once, where it comes in; what routing and batching ask is put in front of its bytes in the journal
@@ -82,6 +92,9 @@ pub mod deliver;
 // The embedded S3, and the listeners' accept loop.
 pub mod server;
 pub mod store;
+
+// What AWS clients ask.
+pub mod api;
 
 // What people tell it, and what knows everyone.
 pub mod config;

@@ -24,7 +24,7 @@ use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation}
 use crate::config::{Checksum, Config};
 
 pub use s3::{EMBEDDED_SECRET_KEY, embedded_client, reachable, s3_client};
-pub use services::{events_client, logs_client, sns_client};
+pub use services::{events_client, kms_client, logs_client, sns_client};
 
 /// To a host that does not answer at all. How long an answer may take is for each client to say: a log file has up to 50 MB.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! The clients of what events are sent on to: SNS, EventBridge and CloudWatch Logs.
+//! The clients of what events are sent on to, SNS, EventBridge and CloudWatch Logs, and of KMS, which signs digests.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use aws_sdk_s3::config::SharedCredentialsProvider;
 
 use super::timeouts;
 use crate::event::Region;
+use crate::trail::arn::Arn;
 
 /// An attempt as a whole, with the role that is assumed for it. The requests have a megabyte at most.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -38,6 +39,12 @@ pub async fn logs_client(
         None => sdk,
     };
     aws_sdk_cloudwatchlogs::Client::new(&sdk)
+}
+
+/// KMS in the region of this key's ARN; for a key's id or an alias in the one that the SDK is configured for.
+pub fn kms_client(sdk: &SdkConfig, key_id: &str) -> aws_sdk_kms::Client {
+    let region = Arn::regional(key_id, "kms").map(|arn| arn.region);
+    aws_sdk_kms::Client::new(&for_small_requests(sdk, region.as_ref()))
 }
 
 fn for_small_requests(sdk: &SdkConfig, region: Option<&Region>) -> SdkConfig {

@@ -128,8 +128,11 @@ pub struct Delivery {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Digest {
     pub interval: Duration,
-    /// `None`: `data_dir/keys`.
+    /// `None`: `data_dir/keys`. See [`Config::key_dir`].
     pub key_dir: Option<PathBuf>,
+    /// The asymmetric AWS KMS key that signs instead of keys in files: its id, `alias/…`, or the ARN of either. Its public key is
+    /// kept in the key directory as those of files are.
+    pub kms_key_id: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -230,6 +233,7 @@ impl Config {
             digest: Digest {
                 interval: Duration::from_secs(3600),
                 key_dir: None,
+                kms_key_id: None,
             },
             sinks: Sinks {
                 event_bridge_source: "traild.{service}".into(),
@@ -243,6 +247,12 @@ impl Config {
             inputs: Inputs::default(),
             trails: Vec::new(),
         }
+    }
+
+    /// Where the keys of digests are, the public ones also when AWS KMS signs: `digest.key_dir`, else `data_dir/keys`.
+    pub fn key_dir(&self) -> PathBuf {
+        let given = self.digest.key_dir.clone();
+        given.unwrap_or_else(|| self.data_dir.join("keys"))
     }
 }
 

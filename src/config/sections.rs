@@ -252,11 +252,12 @@ fn read_digest(mut section: Section<'_>, default: Digest) -> Digest {
     let intervals = Duration::from_secs(1)..=Duration::from_secs(3600);
     let interval = section.take_or("interval", default.interval, duration(intervals));
     let key_dir = section.take("key_dir", path);
-    section.unsupported("kms_key_id", "leave it out");
+    let kms_key = section.take_or("kms_key_id", None, none_or(keeping(names::kms_key)));
     section.close();
     Digest {
         interval: interval.value,
         key_dir: key_dir.map(|at| at.value),
+        kms_key_id: kms_key.value,
     }
 }
 

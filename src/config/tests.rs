@@ -293,6 +293,30 @@ s3_bucket_name = "${MISSING}"
     );
 }
 
+#[test]
+fn the_kms_key_of_digests_is_named_as_that_of_a_trail_and_its_public_key_has_a_directory() {
+    let arn = "arn:aws:kms:eu-west-1:111122223333:key/12345678-1234-1234-1234-123456789012";
+    for (given, expected) in [
+        (arn, Some(arn)),
+        ("alias/digests", Some("alias/digests")),
+        ("", None),
+    ] {
+        let text = format!("data_dir = \"d\"\n[digest]\nkms_key_id = \"{given}\"");
+        let config = sound(&text).config;
+        assert_eq!(config.digest.kms_key_id.as_deref(), expected);
+        assert_eq!(config.key_dir(), Path::new("d/keys"));
+        let config = sound(&format!("{text}\nkey_dir = \"public\"")).config;
+        assert_eq!(config.digest.kms_key_id.as_deref(), expected);
+        assert_eq!(config.key_dir(), Path::new("public"));
+    }
+    let (key, message) = only("[digest]\nkms_key_id = \"my key\"");
+    assert_eq!(key, "digest.kms_key_id");
+    assert!(
+        message.contains("is not a KMS key: a key's id, alias/…"),
+        "{message}"
+    );
+}
+
 /// The only mistake of a text: its key, and the whole message.
 #[track_caller]
 fn only(text: &str) -> (String, String) {
@@ -317,10 +341,6 @@ fn what_this_version_cannot_do_is_said_plainly() {
         (
             "[[auth.credentials]]\naccess_key_id = \"AKID\"".to_owned(),
             "auth.credentials",
-        ),
-        (
-            "[digest]\nkms_key_id = \"alias/x\"".to_owned(),
-            "digest.kms_key_id",
         ),
     ];
     for (text, key) in table {

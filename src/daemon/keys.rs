@@ -1,20 +1,24 @@
 //! The keys of digests, as the configuration asks for them.
 
-use std::path::PathBuf;
-
 use super::DaemonError;
+use super::clients::Clients;
+use crate::aws;
 use crate::config::Config;
-use crate::digest::keys::{FileKeys, Keys};
+use crate::digest::keys::{FileKeys, Keys, KmsKeys};
 
-/// Opens them, and makes their directory when there is none.
+/// Opens them, and makes their directory when there is none. AWS KMS is asked nothing yet.
 pub async fn open(config: &Config) -> Result<Keys, DaemonError> {
-    let directory = directory(config);
+    let directory = config.key_dir();
     let files = tokio::task::spawn_blocking(move || FileKeys::open(&directory)).await??;
-    Ok(Keys::Files(files))
-}
-
-/// `digest.key_dir`.
-fn directory(config: &Config) -> PathBuf {
-    let configured = config.digest.key_dir.clone();
-    configured.unwrap_or_else(|| config.data_dir.join("keys"))
+    let Some(key_id) = config.digest.kms_key_id.clone() else {
+        return Ok(Keys::Files(files));
+    };
+    let clients = Clients::new(config).await;
+    let named = key_id.clone();
+    let make = move |sdk| {
+        let named = named.clone();
+        async move { aws::kms_client(&sdk, &named) }
+    };
+    let client = clients.renewing(make).await;
+    Ok(Keys::Kms(KmsKeys::open(client, key_id, files)))
 }

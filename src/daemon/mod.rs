@@ -42,6 +42,7 @@ use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::{self, Api};
 use crate::clock::WallMillis;
 use crate::config::Config;
 use crate::deliver;
@@ -277,8 +278,14 @@ impl Daemon {
             phase: phase.subscribe(),
             views: views.clone(),
         };
+        let api = Api::new(api::Home {
+            account: config.account_id,
+            region: config.region,
+            trails: views.iter().map(|view| view.trail.clone()).collect(),
+            keys,
+        });
         for listener in sockets.api {
-            let handler = routes::api(ingest.clone(), asked.clone());
+            let handler = routes::api(ingest.clone(), asked.clone(), api.clone());
             doors.spawn(|stop| {
                 Box::pin(async move {
                     server::serve(listener, handler, Limits::default(), stop).await;

@@ -8,6 +8,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 
 use super::status::Asked;
+use crate::api::Api;
 use crate::clock::WallMillis;
 use crate::ingest::Ingest;
 use crate::ingest::http::post_events;
@@ -16,31 +17,37 @@ use crate::server::ops::Ops;
 
 type Answer = Response<Full<Bytes>>;
 
-/// The api listener: events in, status out.
+/// The api listener: events in, status out, and the CloudTrail API.
 pub fn api(
     ingest: Ingest,
     asked: Asked,
+    api: Api,
 ) -> impl Fn(Request<Incoming>, Peer) -> std::pin::Pin<Box<dyn Future<Output = Answer> + Send>> + Clone
 {
-    move |request, peer| {
-        let (ingest, asked) = (ingest.clone(), asked.clone());
-        Box::pin(async move {
-            match (request.method(), request.uri().path()) {
-                (_, "/v1/events") => {
-                    post_events(&ingest, request, &peer.source_ip().to_string()).await
-                }
-                (&Method::GET, "/v1/status") => status(&asked),
-                (_, "/v1/status") => error(
-                    StatusCode::METHOD_NOT_ALLOWED,
-                    "MethodNotAllowed",
-                    "only GET is answered here",
-                ),
-                (_, path) => {
-                    let message = format!("nothing is at {}", path.escape_default());
-                    error(StatusCode::NOT_FOUND, "NotFound", &message)
-                }
-            }
-        })
+    move |request, peer| match (request.method(), request.uri().path()) {
+        (_, "/v1/events") => {
+            let ingest = ingest.clone();
+            Box::pin(
+                async move { post_events(&ingest, request, &peer.source_ip().to_string()).await },
+            )
+        }
+        (&Method::GET, "/v1/status") => {
+            let asked = asked.clone();
+            Box::pin(async move { status(&asked) })
+        }
+        (_, "/v1/status") => Box::pin(ready(error(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "MethodNotAllowed",
+            "only GET is answered here",
+        ))),
+        (method, "/") if *method != Method::GET && *method != Method::HEAD => {
+            let api = api.clone();
+            Box::pin(async move { api.answer(request).await })
+        }
+        (_, path) => {
+            let message = format!("nothing is at {}", path.escape_default());
+            Box::pin(ready(error(StatusCode::NOT_FOUND, "NotFound", &message)))
+        }
     }
 }
 

@@ -11,8 +11,8 @@
 //!  verify    a chain against what is there: every finding
 //! ```
 //!
-//! Values in, values out; only [`keys::files`] touches a disk, and nothing here reads a clock. Moments are whole seconds since 1970,
-//! as digests write them.
+//! Values in, values out, but for two: [`keys`] are on a disk or in AWS KMS, and the [`writer`] carries out. Moments are whole seconds since
+//! 1970, as digests write them.
 
 pub mod document;
 pub mod hex;

@@ -26,6 +26,7 @@ use super::Location;
 use super::document::{Digest, Previous, SIGNATURE_ALGORITHM};
 use super::hex::{Fingerprint, Sha256, Signature};
 use super::moment;
+use crate::deliver::failure::Failure;
 
 /// Metadata of a digest's object, as S3 returns its names: what follows `x-amz-meta-`, in lower case. The AWS CLI reads no other case.
 pub const SIGNATURE_METADATA: &str = "signature";
@@ -77,6 +78,10 @@ pub enum SignError {
     },
     #[error(transparent)]
     Key(#[from] KeyError),
+    #[error("cannot sign with the KMS key {key}: {}: {}", .failure.code, .failure.message)]
+    Kms { key: String, failure: Failure },
+    #[error("AWS KMS has answered with a signature that is not of the key {key}")]
+    Invalid { key: String },
     #[error("the daemon is stopping")]
     Stopping,
 }
@@ -132,6 +137,14 @@ pub enum NotSigned {
     Key,
     #[error("not signed with this key")]
     Signature,
+}
+
+/// The PKCS#1 DER of an RSA public key that is given in X.509's form, `SubjectPublicKeyInfo` (RFC 5280, 4.1.2.7), as AWS KMS gives it.
+pub fn to_pkcs1(public_key: &[u8]) -> Result<Vec<u8>, NotSigned> {
+    match rsa::PublicKey::from_der(public_key) {
+        Ok(key) => Ok(key.as_ref().to_vec()),
+        Err(_) => Err(NotSigned::Key),
+    }
 }
 
 /// Whether the owner of `public_key` (PKCS#1 DER) has signed `text`.

@@ -78,10 +78,7 @@ fn origin(headers: &HeaderMap, peer: &str) -> Result<Origin, Answer> {
         region: None,
         peer: peer.to_owned(),
     };
-    let scope = headers
-        .get(AUTHORIZATION)
-        .and_then(|value| credential(value.to_str().ok()?));
-    if let Some((access_key, region)) = scope {
+    if let Some((access_key, region)) = scope(headers) {
         origin.account = access_key.parse::<AccountId>().ok();
         let region = region
             .parse::<Region>()
@@ -95,6 +92,11 @@ fn origin(headers: &HeaderMap, peer: &str) -> Result<Origin, Answer> {
         origin.region = Some(region);
     }
     Ok(origin)
+}
+
+/// Access key and region of the SigV4 `Authorization` header, unverified. Nothing without one.
+pub fn scope(headers: &HeaderMap) -> Option<(&str, &str)> {
+    credential(headers.get(AUTHORIZATION)?.to_str().ok()?)
 }
 
 /// Access key and region of `AWS4-HMAC-SHA256 Credential=<access key>/<date>/<region>/<service>/aws4_request, …`.

@@ -7,7 +7,7 @@
 
 pub mod accept;
 pub mod answer;
-mod body;
+pub mod body;
 pub mod dedup;
 mod framing;
 pub mod http;

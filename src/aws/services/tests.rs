@@ -31,6 +31,10 @@ async fn a_client_is_of_the_region_that_the_destination_names() {
     };
     assert_eq!(events(Some(&frankfurt)).unwrap().as_ref(), "eu-central-1");
     assert_eq!(events(None), sdk.region().cloned());
+    let kms = |key| kms_client(&sdk, key).config().region().cloned();
+    let alias = "arn:aws:kms:eu-central-1:111122223333:alias/digests";
+    assert_eq!(kms(alias).unwrap().as_ref(), "eu-central-1");
+    assert_eq!(kms("alias/digests"), sdk.region().cloned());
     for role in [None, Some(ROLE)] {
         let client = logs_client(&sdk, &frankfurt, role).await;
         assert_eq!(client.config().region().unwrap().as_ref(), "eu-central-1");

@@ -16,7 +16,7 @@ use crate::deliver::failure::Failure;
 use crate::trail::{EventBus, LogGroup, Topic};
 
 /// For each answer, and for the credentials that its question needs.
-const PATIENCE: Duration = Duration::from_secs(8);
+pub const PATIENCE: Duration = Duration::from_secs(8);
 
 /// What a look has found.
 #[derive(Debug, PartialEq, Eq)]

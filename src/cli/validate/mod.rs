@@ -1,6 +1,7 @@
 //! `traild validate`: every mistake at once, in the configuration and in what it names.
 
 mod destinations;
+mod keys;
 mod summary;
 
 use std::io;
@@ -80,23 +81,25 @@ async fn environment(Loaded { config, source, .. }: &Loaded) -> Findings {
         mistakes: Vec::new(),
         notes: Vec::new(),
     };
-    check_data_dir(&config.data_dir, &mut findings);
+    check_directory("data_dir", &config.data_dir, &mut findings);
     check_listeners(config, &mut findings).await;
     check_inputs(config, &mut findings);
-    destinations::check(config, &aws::sdk_config(config).await, &mut findings).await;
+    let sdk = aws::sdk_config(config).await;
+    keys::check(config, &sdk, &mut findings).await;
+    destinations::check(config, &sdk, &mut findings).await;
     findings
 }
 
 /// The directory must be writable, or its nearest existing ancestor so that it can be made.
-fn check_data_dir(data_dir: &Path, findings: &mut Findings) {
-    let absolute = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
+fn check_directory(key: &str, path: &Path, findings: &mut Findings) {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let Some(existing) = absolute
         .ancestors()
         .find(|path| path.symlink_metadata().is_ok())
     else {
         return;
     };
-    let shown = data_dir.display();
+    let shown = path.display();
     let problem = match existing.metadata() {
         Ok(metadata) if !metadata.is_dir() => {
             Some(format!("{} is not a directory", existing.display()))
@@ -116,7 +119,7 @@ fn check_data_dir(data_dir: &Path, findings: &mut Findings) {
     };
     if let Some(problem) = problem {
         findings.mistake(
-            "data_dir",
+            key,
             shown,
             problem,
             "name a directory that the user traild runs as may write to",

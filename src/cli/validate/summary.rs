@@ -39,6 +39,7 @@ pub fn of(Loaded { config, source, .. }: &Loaded) -> String {
         show_size(config.delivery.max_bytes),
         config.delivery.gzip_level
     ));
+    line(digests(config));
     line(match config.trails.len() {
         0 => "trails    none given, the daemon's own default".to_owned(),
         count => format!("trails    {count}"),
@@ -47,6 +48,21 @@ pub fn of(Loaded { config, source, .. }: &Loaded) -> String {
         lines_of(config, trail).into_iter().for_each(&mut line);
     }
     out
+}
+
+/// How often digests are written, who signs them, and where their public keys are.
+fn digests(config: &Config) -> String {
+    let interval = show_duration(config.digest.interval);
+    let directory = config.key_dir();
+    let directory = directory.display();
+    match &config.digest.kms_key_id {
+        Some(key) => {
+            format!(
+                "digests   every {interval}, signed by AWS KMS with {key}, public keys in {directory}"
+            )
+        }
+        None => format!("digests   every {interval}, signed with keys in {directory}"),
+    }
 }
 
 /// What a trail takes, and where it goes.
@@ -119,6 +135,25 @@ fn name(selector: &AdvancedEventSelector) -> Option<String> {
 mod tests {
     use super::*;
     use crate::config::{self, Source};
+
+    #[test]
+    fn who_signs_digests_is_said_with_where_the_public_keys_are() {
+        for (key, expected) in [
+            (
+                "",
+                "digests   every 1h, signed with keys in ./traild-data/keys\n",
+            ),
+            (
+                "kms_key_id = \"alias/digests\"",
+                "digests   every 1h, signed by AWS KMS with alias/digests, public keys in ./traild-data/keys\n",
+            ),
+        ] {
+            let text = format!("[digest]\n{key}");
+            let loaded = config::check(Source::EmbeddedDefault, &text, []).unwrap();
+            let summary = of(&loaded);
+            assert!(summary.contains(expected), "{summary}");
+        }
+    }
 
     #[test]
     fn each_trail_says_what_it_selects_and_where_it_sends_to() {

@@ -4,7 +4,10 @@
 //! <key_dir>/                                        0700; refused when anyone else has rights to it
 //!   <region>.<fingerprint>.private.der              0400, PKCS#8
 //!   <region>.<fingerprint>.public.json              a `PublicKeyList` member: the key and its validity
+//!   <region>.<fingerprint>.kms.json                 the same, of a key in AWS KMS in that region ([`kept`](super::kept))
 //! ```
+//!
+//! Public keys are listed whoever signs today: pairs of files while AWS KMS signs, and keys of KMS after it.
 //!
 //! A pair is there when its public file is: that one is written last, when the private one is durable. What a crash leaves before that
 //! is never signed with and never listed. The validity of a region's pairs follows without gaps for as long as digests are signed, so that at each
@@ -21,6 +24,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::kept::Kept;
+use super::kms::KmsError;
 use super::{PublicKey, TimeRange};
 use crate::clock::WallMillis;
 use crate::digest::hex::Fingerprint;
@@ -33,6 +38,7 @@ use crate::snapshot;
 pub const VALIDITY: i64 = 30 * 86_400;
 const PRIVATE: &str = "private.der";
 const PUBLIC: &str = "public.json";
+const KMS: &str = "kms.json";
 const UNFINISHED: &str = ".new";
 
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +59,8 @@ pub enum KeysError {
     },
     #[error(transparent)]
     Key(#[from] KeyError),
+    #[error(transparent)]
+    Kms(#[from] KmsError),
     #[error("the daemon is stopping")]
     Stopping,
 }
@@ -88,6 +96,17 @@ impl FileKeys {
             .await
     }
 
+    /// Sees to it that the public key of KMS with this DER (PKCS#1) is listed for `at`. It may sign for that moment when this returns.
+    pub(super) async fn keep(
+        &self,
+        region: Region,
+        der: Vec<u8>,
+        at: WallMillis,
+    ) -> Result<(), KeysError> {
+        self.blocking(move |directory| directory.keep(region, &der, at.unix_seconds()))
+            .await?
+    }
+
     /// Removes the private keys that ended by `before`, up to which everything is signed. A key that cannot be removed is reported.
     pub async fn retire(&self, before: WallMillis) -> Result<(), KeysError> {
         self.blocking(move |directory| directory.retire(before.unix_seconds()))
@@ -107,12 +126,36 @@ impl FileKeys {
     }
 }
 
+/// Whether the key directory may be used: there is none yet, or one that nobody else has rights to. Changes nothing. Blocking.
+pub fn check(path: &Path) -> Result<(), KeysError> {
+    let unusable = |source| KeysError::Directory {
+        path: path.to_owned(),
+        source,
+    };
+    let metadata = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found.map_err(unusable)?,
+    };
+    if !metadata.is_dir() {
+        return Err(unusable(io::ErrorKind::NotADirectory.into()));
+    }
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(KeysError::Exposed {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    Ok(())
+}
+
 /// The directory and what is known of it.
 #[derive(Debug)]
 struct Directory {
     path: PathBuf,
     /// By start of validity.
     regions: BTreeMap<Region, Vec<Entry>>,
+    kept: Kept,
 }
 
 #[derive(Debug)]
@@ -140,16 +183,11 @@ impl Directory {
             source,
         };
         snapshot::make_private_dir(path).map_err(unusable)?;
-        let mode = fs::metadata(path).map_err(unusable)?.permissions().mode() & 0o7777;
-        if mode & 0o077 != 0 {
-            return Err(KeysError::Exposed {
-                path: path.to_owned(),
-                mode,
-            });
-        }
+        check(path)?;
         let mut directory = Self {
             path: path.to_owned(),
             regions: BTreeMap::new(),
+            kept: Kept::default(),
         };
         for entry in fs::read_dir(path).map_err(unusable)? {
             let name = entry.map_err(unusable)?.file_name();
@@ -174,17 +212,20 @@ impl Directory {
             Some(whole) => (whole, true),
             None => (name, false),
         };
-        let Some((region, fingerprint, is_public)) = parse_name(whole) else {
+        let Some((region, fingerprint, what)) = parse_name(whole) else {
             return Ok(());
         };
         if is_unfinished {
             return fs::remove_file(&path).map_err(failed);
         }
-        if !is_public {
+        if what == PRIVATE {
             return Ok(());
         }
         let json = fs::read(&path).map_err(failed)?;
         match serde_json::from_slice::<PublicKey>(&json) {
+            Ok(public) if public.fingerprint() == fingerprint && what == KMS => {
+                self.kept.put(region, public);
+            }
             Ok(public) if public.fingerprint() == fingerprint => {
                 let entry = Entry { public, pair: None };
                 self.regions.entry(region).or_default().push(entry);
@@ -323,7 +364,25 @@ impl Directory {
             let keys = entries.iter().map(|entry| entry.public.clone());
             keys.map(move |key| (*region, key))
         });
-        all.filter(|(_, key)| range.touches(key)).collect()
+        let all = all.chain(self.kept.iter().cloned());
+        let mut found: Vec<_> = all.filter(|(_, key)| range.touches(key)).collect();
+        found.sort_by_key(|(region, key)| (*region, key.start, key.fingerprint()));
+        found
+    }
+
+    fn keep(&mut self, region: Region, der: &[u8], at: i64) -> Result<(), KeysError> {
+        let Some(public) = self.kept.wanting(region, der, at) else {
+            return Ok(());
+        };
+        let fingerprint = public.fingerprint();
+        write_public(&public, &file(&self.path, region, fingerprint, KMS))?;
+        tracing::info!(
+            %region, %fingerprint,
+            from = moment::text(public.start), until = moment::text(public.end),
+            "key of AWS KMS for digests"
+        );
+        self.kept.put(region, public);
+        Ok(())
     }
 }
 
@@ -333,14 +392,20 @@ fn write_pair(
     public: &PublicKey,
     [private_path, public_path]: &[PathBuf; 2],
 ) -> Result<(), KeysError> {
-    let failed = |path: &PathBuf| {
-        let path = path.clone();
-        move |source| KeysError::File { path, source }
-    };
     let pkcs8 = pair.to_pkcs8()?;
-    snapshot::replace_secret(private_path, pkcs8.as_ref()).map_err(failed(private_path))?;
+    snapshot::replace_secret(private_path, pkcs8.as_ref()).map_err(|source| KeysError::File {
+        path: private_path.clone(),
+        source,
+    })?;
+    write_public(public, public_path)
+}
+
+fn write_public(public: &PublicKey, path: &Path) -> Result<(), KeysError> {
     let json = serde_json::to_vec(public).expect("public key: text and numbers always serialise");
-    snapshot::replace(public_path, &json).map_err(failed(public_path))
+    snapshot::replace(path, &json).map_err(|source| KeysError::File {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// When a new pair is valid that signs at `at`, beside those of its region: in the place of a lost one; else from where the one
@@ -363,16 +428,12 @@ fn file(directory: &Path, region: Region, fingerprint: Fingerprint, what: &str) 
     directory.join(format!("{region}.{fingerprint}.{what}"))
 }
 
-/// The region, the fingerprint, and whether it is the public file. Nothing for names that are not ours.
-fn parse_name(name: &str) -> Option<(Region, Fingerprint, bool)> {
+/// The region, the fingerprint, and which of their files it is. Nothing for names that are not ours.
+fn parse_name(name: &str) -> Option<(Region, Fingerprint, &'static str)> {
     let (region, rest) = name.split_once('.')?;
     let (fingerprint, what) = rest.split_once('.')?;
-    let is_public = match what {
-        PUBLIC => true,
-        PRIVATE => false,
-        _ => return None,
-    };
-    Some((region.parse().ok()?, fingerprint.parse().ok()?, is_public))
+    let what = [PRIVATE, PUBLIC, KMS].into_iter().find(|it| *it == what)?;
+    Some((region.parse().ok()?, fingerprint.parse().ok()?, what))
 }
 
 #[cfg(test)]

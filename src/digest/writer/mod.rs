@@ -27,6 +27,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use futures::future::OptionFuture;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -57,6 +58,8 @@ const PRESSING_LEDGER_BYTES: u64 = 64 << 20;
 const HELD_LEDGER_BYTES: u64 = 2 * PRESSING_LEDGER_BYTES;
 /// How often the clock is looked at: it may jump.
 const LOOK: Duration = Duration::from_secs(1);
+/// Signatures of one window that are made at the same time: of interest where KMS makes them, over a network.
+const PARALLEL_SIGNATURES: usize = 8;
 
 #[derive(Debug, thiserror::Error)]
 pub enum WriterError {
@@ -451,14 +454,20 @@ async fn seal(
     number: u64,
     now: i64,
 ) -> Result<Drafts, SealError> {
-    let mut digests = Vec::with_capacity(drafts.digests.len());
-    for draft in std::mem::take(&mut drafts.digests) {
-        let source = draft.source;
-        let sealed = sign(draft, &keys, now).await?;
+    let unsigned = std::mem::take(&mut drafts.digests).into_iter();
+    let signing = unsigned.map(|draft| {
+        let (source, keys) = (draft.source, &keys);
+        async move { Ok::<_, SealError>((source, sign(draft, keys, now).await?)) }
+    });
+    let mut signing = futures::stream::iter(signing).buffered(PARALLEL_SIGNATURES);
+    let mut digests = Vec::new();
+    while let Some(signed) = signing.next().await {
+        let (source, sealed) = signed?;
         let previous = sealed.signed.as_previous(sealed.location.clone());
         drafts.set_head(source, previous);
         digests.push(sealed);
     }
+    drop(signing);
     let written = tokio::task::spawn_blocking(move || {
         spool.write(number, &drafts.state, &digests)?;
         Ok(drafts)

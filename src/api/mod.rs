@@ -1,0 +1,165 @@
+//! The CloudTrail API, for unmodified AWS clients: the AWS CLI and the SDKs.
+//!
+//! ```text
+//!  protocol     what a request asks for, what an answer looks like     error   what is refused, in AWS's names
+//!  operations   one file each, and the table of them all               trail   a trail in the API's words
+//!  timestamp    moments on the wire
+//! ```
+//!
+//! An operation is a request, an answer, and what leads from one to the other ([`Operation`]). To add one is a file and a line in
+//! [`operations`]. What CloudTrail has and traild has not is refused by its name (`UnsupportedOperationException`), never answered
+//! with a success that is none.
+//!
+//! Nobody is authenticated: whoever reaches the listener may ask, which is why it is on loopback unless `auth.allow_anonymous` says
+//! otherwise. The region of a request is the one in the scope of its SigV4 `Authorization` header, unverified; without such a header
+//! it is the home region. The account is always the home account.
+
+pub mod error;
+pub mod operations;
+pub mod protocol;
+pub mod timestamp;
+pub mod trail;
+
+use std::fmt::Display;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONNECTION;
+use http::{HeaderMap, HeaderValue, Request, Response, request};
+use http_body::Body;
+use http_body_util::Full;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use crate::clock::WallMillis;
+use crate::digest::keys::Keys;
+use crate::event::refusal::shown;
+use crate::event::{AccountId, Region};
+use crate::ingest::body::{self, Budget, Limits};
+use crate::ingest::http::scope;
+use crate::telemetry;
+use crate::trail::Trail;
+
+pub use error::Error;
+use protocol::Target;
+
+/// Bytes of a body, as sent and inflated. The largest that AWS's own limits allow for, the selectors of a trail, is half of it.
+pub const MAX_BODY_BYTES: usize = 1 << 20;
+
+/// Memory for the bodies of all requests together.
+const BODIES_BYTES: usize = 16 << 20;
+
+/// What operations are answered from: the home account, where it is at home, and what it has.
+#[derive(Debug, Clone)]
+pub struct Home {
+    pub account: AccountId,
+    pub region: Region,
+    pub trails: Arc<[Arc<Trail>]>,
+    /// Of digests.
+    pub keys: Keys,
+}
+
+/// What an operation knows besides its request.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    pub home: &'a Home,
+    /// Where the caller believes to be.
+    pub region: Region,
+    pub now: WallMillis,
+}
+
+/// An operation of AWS. The type is its request as the API reference has it; members that are unknown are left aside.
+pub trait Operation: DeserializeOwned + Send {
+    /// As in the request's `X-Amz-Target`.
+    const NAME: &'static str;
+    type Answer: Serialize;
+
+    fn run(self, call: &Call<'_>) -> impl Future<Output = Result<Self::Answer, Error>> + Send;
+}
+
+/// Answers the API's requests. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct Api {
+    home: Arc<Home>,
+    limits: Arc<Limits>,
+    budget: Budget,
+}
+
+impl Api {
+    pub fn new(home: Home) -> Self {
+        let limits = Limits {
+            max_body_bytes: MAX_BODY_BYTES,
+            grace: Duration::from_secs(5),
+            min_bytes_per_second: 1024,
+        };
+        Self {
+            home: Arc::new(home),
+            limits: Arc::new(limits),
+            budget: Budget::new(BODIES_BYTES, MAX_BODY_BYTES),
+        }
+    }
+
+    /// Answers a request to `/`.
+    pub async fn answer<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Display,
+    {
+        let (head, body) = request.into_parts();
+        let id = Uuid::new_v4();
+        let outcome = self.outcome(&head, body).await;
+        // Its target is the caller's own text, the rest of its head none of the log's business.
+        let target = head.headers.get(protocol::TARGET);
+        let target = target.map_or_else(String::new, |target| shown(target.as_bytes(), 128));
+        match &outcome {
+            Ok(_) => tracing::debug!(%id, target, "api request answered"),
+            Err(error) if error.is_ours() => {
+                let error = telemetry::chain(error);
+                tracing::error!(%id, target, error, "api request failed");
+            }
+            Err(error) => tracing::debug!(%id, target, %error, "api request refused"),
+        }
+        let is_body_left = matches!(outcome, Err(Error::Body(_)));
+        let mut response = protocol::response(outcome, id);
+        if is_body_left {
+            // What is left of the body is not worth reading.
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
+        response
+    }
+
+    async fn outcome<B>(&self, head: &request::Parts, body: B) -> Result<Vec<u8>, Error>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Display,
+    {
+        // First, also for nothing: a connection with a body left in it is closed, and the answer may be lost with it.
+        let whole = body::read(&head.headers, body, &self.limits, &self.budget).await?;
+        let target = Target::of(head)?;
+        let region = region(&head.headers)?.unwrap_or(self.home.region);
+        let call = Call {
+            home: &self.home,
+            region,
+            now: WallMillis::now(),
+        };
+        operations::run(target, &whole.bytes, &call).await
+    }
+}
+
+/// Where the caller believes to be, by an unverified SigV4 header.
+fn region(headers: &HeaderMap) -> Result<Option<Region>, Error> {
+    let Some((_, region)) = scope(headers) else {
+        return Ok(None);
+    };
+    match region.parse() {
+        Ok(region) => Ok(Some(region)),
+        Err(_) => Err(Error::InvalidScope(shown(region.as_bytes(), 64))),
+    }
+}
+
+#[cfg(test)]
+mod tests;
