@@ -59,7 +59,8 @@ def accepted_by_all(daemon, s3, found, trail=ORGANIZATION_TRAIL, buckets=(BUCKET
         for kind, at_least in [("digest", len(found.of(source, False))), ("backfill digest", len(found.of(source, True))), ("log", len(files))]:
             valid, of = verdict.counts(kind)
             assert verdict.code == 0 and valid == of >= at_least, f"{source}: {valid} of {of} {kind} files are valid, {at_least} are there\n{verdict}"
-    verified = digests.verify(daemon, s3, bucket=buckets[-1], env=env)
+    prefix = trail.get("s3_key_prefix")
+    verified = digests.verify(daemon, s3, *(["--prefix", prefix] if prefix else []), bucket=buckets[-1], env=env)
     assert verified.code == 0, verified
     return verdicts
 
@@ -101,7 +102,8 @@ def test_chains_in_localstacks_s3_are_valid_after_kills_under_load(make_daemon, 
 
 
 def test_an_own_trails_chain_goes_on_after_a_stop_and_makes_up_for_missed_windows(make_daemon, rng):
-    daemon = make_daemon(config=digesting(OWN_TRAIL, "1s")).start()
+    trail = OWN_TRAIL | {"s3_key_prefix": "audit/logs"}
+    daemon = make_daemon(config=digesting(trail, "1s")).start()
     daemon.send(events.make_many(rng, 5))
     daemon.drain()
     before = all_digested(daemon.s3(), daemon, more_than=1)
@@ -119,7 +121,7 @@ def test_an_own_trails_chain_goes_on_after_a_stop_and_makes_up_for_missed_window
     assert [(digest.key, digest.body) for digest in chain][: len(kept)] == kept
     empty = [digest.value for digest in chain if not digest.value["logFiles"]]
     assert empty and {(value["newestEventTime"], value["oldestEventTime"]) for value in empty} == {(None, None)}
-    accepted_by_all(daemon, daemon.store_endpoint, after, OWN_TRAIL)
+    accepted_by_all(daemon, daemon.store_endpoint, after, trail)
 
 
 def test_switching_validation_off_ends_the_chain_and_on_again_begins_a_new_one(make_daemon, rng):
