@@ -92,6 +92,7 @@ impl Described {
             // Traild's own, which the shape has no member for.
             event_bus: _,
             log_file_validation,
+            logging: _,
             selectors,
         } = trail;
         let role = log_group.as_ref().and_then(|group| group.role_arn());

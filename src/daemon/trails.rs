@@ -1,7 +1,7 @@
 //! The trails of a configuration, as the legs want them.
 
 use crate::config::{Config, StorageKind, TrailConfig};
-use crate::trail::{Accounts, Selectors, Trail};
+use crate::trail::{Accounts, Logging, Selectors, Trail};
 
 /// The trail, and its bucket, of a daemon that was told of none and stores in its own buckets.
 pub const DEFAULT_TRAIL: (&str, &str) = ("MyTrail", "my-trail-logs");
@@ -36,6 +36,7 @@ fn default(config: &Config) -> Trail {
         log_group: None,
         event_bus: None,
         log_file_validation: true,
+        logging: Logging::Always,
         selectors: Selectors::default(),
     }
 }
@@ -65,6 +66,7 @@ fn configured(config: &Config, trail: &TrailConfig) -> Trail {
         log_group: trail.cloud_watch_logs.clone(),
         event_bus: trail.event_bus.clone(),
         log_file_validation: trail.enable_log_file_validation,
+        logging: Logging::Always,
         selectors: trail.selectors.clone(),
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod arn;
 pub mod destination;
+pub mod logging;
 pub mod selector;
 
 use std::collections::BTreeSet;
@@ -14,8 +15,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::event::{AccountId, Folder, Meta, Record, Region};
+use crate::wal::Position;
 
 pub use destination::{EventBus, LogGroup, Topic};
+pub use logging::Logging;
 pub use selector::Selectors;
 
 /// A trail's name: 3 to 128 of `[A-Za-z0-9._-]`, first and last alphanumeric, no two of `._-` side by side, not an IPv4 address
@@ -117,6 +120,7 @@ pub struct Trail {
     pub event_bus: Option<EventBus>,
     /// Its log files are named by signed digests (CreateTrail, `EnableLogFileValidation`).
     pub log_file_validation: bool,
+    pub logging: Logging,
     pub selectors: Selectors,
 }
 
@@ -129,9 +133,9 @@ impl Trail {
         )
     }
 
-    /// Whether this trail takes the event.
-    pub fn selects(&self, event: &Record<'_>) -> bool {
-        self.covers(&event.meta) && self.selectors.select(event)
+    /// Whether this trail takes the event, which is at `position` of the journal.
+    pub fn selects(&self, position: Position, event: &Record<'_>) -> bool {
+        self.covers(&event.meta) && self.logging.covers(position) && self.selectors.select(event)
     }
 
     /// Whether the event is of this trail's accounts and regions.
@@ -216,6 +220,7 @@ pub(crate) mod tests {
             log_group: None,
             event_bus: None,
             log_file_validation: true,
+            logging: Logging::Always,
             selectors: Selectors::default(),
         }
     }

@@ -150,7 +150,8 @@ impl Destination for Bus {
     fn read(&self, at: Position, frame: Bytes) -> Result<Vec<Item>, Unreadable> {
         let mut earlier = self.earlier.iter().filter(|earlier| at >= earlier.since);
         let item = events::read_if(at, &frame, |event| {
-            self.trail.selects(event) && !earlier.any(|earlier| earlier.trail.selects(event))
+            self.trail.selects(at, event)
+                && !earlier.any(|earlier| earlier.trail.selects(at, event))
         })?;
         Ok(item.into_iter().collect())
     }

@@ -39,6 +39,8 @@ pub fn selection(trail: &Trail) -> String {
         event_bus: _,
         // Of its log files only.
         log_file_validation: _,
+        // Says of each position by itself what it takes, and changes it for none that is past.
+        logging: _,
         selectors,
     } = trail;
     let decides = format!(

@@ -9,7 +9,7 @@ use crate::wal::Position;
 
 /// The event in the frame at `at`, when the trail selects it. Its JSON is a part of the frame, not a copy.
 pub fn read(trail: &Trail, at: Position, frame: &Bytes) -> Result<Option<Item>, Unreadable> {
-    read_if(at, frame, |event| trail.selects(event))
+    read_if(at, frame, |event| trail.selects(at, event))
 }
 
 /// As [`read`], for those who want it by a rule of their own.

@@ -107,7 +107,7 @@ impl Plan {
         };
         let Record { meta, json } = &event;
         let stream = Stream::from(meta);
-        if self.state.has_sealed(&stream, position) || !self.trail.selects(&event) {
+        if self.state.has_sealed(&stream, position) || !self.trail.selects(position, &event) {
             return Taken::Passed;
         }
         let since = now.monotonic_at(meta.accepted_at);
