@@ -48,14 +48,14 @@ JUMPS = [
 
 
 def test_a_clock_that_jumps_under_load_leaves_no_gap(make_daemon, wall_clock, rng, report):
-    daemon = make_daemon(config=digesting(ORGANIZATION_TRAIL, "2s") | SMALL, env=wall_clock.env).start()
+    daemon = make_daemon(config=digesting(ORGANIZATION_TRAIL, "1s") | SMALL, env=wall_clock.env).start()
     senders = senders_for(daemon, rng, 0.2, accounts=1, regions=1)
     for sender in senders:
         sender.start()
     time.sleep(2)
     for jump in JUMPS:
         wall_clock.jump(**jump)
-        time.sleep(2)
+        time.sleep(1.5)
     for sender in senders:
         sender.finish()
     daemon.drain()
