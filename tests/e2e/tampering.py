@@ -191,7 +191,7 @@ TABLE = [
     Tampering("newest digest deleted, an hour later", lambda s: s.delete(s.chain[-1].key), None, "the newest digest file ends at"),
     Tampering("newest three digests deleted", lambda s: s.delete(*(d.key for d in s.chain[-3:])), None, "the newest digest file ends at"),
     Tampering("oldest digests deleted", lambda s: s.delete(*(d.key for d in s.chain[: s.middle])), "not found", "not found"),
-    Tampering("all digests deleted", lambda s: s.delete(*(d.key for d in s.chain)), None, "no digests found"),
+    Tampering("all digests deleted", lambda s: s.delete(*(d.key for d in s.chain)), None, "No digests found"),
     # By someone who has the key.
     Tampering(
         "hash of the previous digest changed, signed with the right key",

@@ -156,11 +156,13 @@ def change(daemon, config):
     daemon.start()
 
 
-def test_a_chain_goes_on_into_another_bucket(make_daemon, rng):
+def test_a_chain_goes_on_into_another_bucket_and_with_another_key(make_daemon, rng):
     daemon = make_daemon(config=digesting(OWN_TRAIL, "2s"), buckets=(BUCKET, OTHER_BUCKET)).start()
     daemon.send(events.make_many(rng, 3))
     daemon.drain()
     all_digested(daemon.s3(), daemon)
+    for lost in daemon.data_dir.glob("keys/*.private.der"):
+        lost.unlink()
     change(daemon, digesting(OWN_TRAIL | {"s3_bucket_name": OTHER_BUCKET}, "2s"))
     daemon.send(events.make_many(rng, 3))
     daemon.drain()
@@ -169,4 +171,5 @@ def test_a_chain_goes_on_into_another_bucket(make_daemon, rng):
     digests.check(found, keys_of(daemon, found))
     across = [digest for digest in found.of(HOME) if digest.value["previousDigestS3Bucket"] not in (None, digest.bucket)]
     assert [digest.bucket for digest in across] == [OTHER_BUCKET]
+    assert len({digest.value["digestPublicKeyFingerprint"] for digest in found.digests}) == 2
     accepted_by_all(daemon, daemon.store_endpoint, found, OWN_TRAIL, [BUCKET, OTHER_BUCKET])
