@@ -207,12 +207,15 @@ def read(s3, bucket=BUCKET, prefix=""):
     return parse(bucket, read_objects(s3, bucket, prefix))
 
 
-def read_objects(s3, bucket=BUCKET, prefix=""):
-    """Body and metadata of each object, by key; but for CloudTrail's own marker objects."""
+def read_objects(s3, bucket=BUCKET, prefix="", known=None):
+    """Body and metadata of each object, by key; but for CloudTrail's own marker objects. What is `known` is not read again."""
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     keys = [item["Key"] for page in pages for item in page.get("Contents", []) if not item["Key"].endswith("/")]
+    known = {} if known is None else known
+    new = [key for key in keys if key not in known]
     with ThreadPoolExecutor(4) as pool:
-        return dict(zip(keys, pool.map(lambda key: get(s3, bucket, key), keys)))
+        known.update(zip(new, pool.map(lambda key: get(s3, bucket, key), new)))
+    return {key: known[key] for key in keys}
 
 
 def get(s3, bucket, key):

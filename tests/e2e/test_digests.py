@@ -27,11 +27,12 @@ def digesting(trail, interval="2s"):
 
 def all_digested(s3, daemon, buckets=(BUCKET,), more_than=0, seconds=30):
     """Waits until each log file is in a digest, and each chain has so many; what lies in the buckets then."""
-    found = None
+    found, known = None, {bucket: {} for bucket in buckets}
 
     def done():
         nonlocal found
-        found = sum((digests.read(s3, bucket) for bucket in buckets), digests.Holding([], {}))
+        read = [digests.parse(bucket, digests.read_objects(s3, bucket, known=known[bucket])) for bucket in buckets]
+        found = sum(read, digests.Holding([], {}))
         enough = all(len(found.of(source)) > more_than for source in found.sources())
         return found.digests and enough and not found.undigested()
 
