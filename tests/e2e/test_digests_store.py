@@ -9,7 +9,8 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from digests import FakeCloudTrail, moment, validate_logs
+from digests import moment
+from judges import FakeCloudTrail, validate_logs
 from events import CORPUS
 from harness import ensure_bucket
 
