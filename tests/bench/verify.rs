@@ -6,7 +6,7 @@
 //! cargo bench --bench verify -- --files-per-digest 4 --file-kib 256
 //! ```
 //!
-//! The store is the embedded one, in a process of its own, behind a forwarder that can hold each request back. Turns alternate between all competitors;
+//! The store is the embedded one, in a process of its own; with `--latency-ms` it is behind a forwarder that holds each request back. Turns alternate between all competitors;
 //! printed are medians and ratios. On few cores and without latency, all there is to share between readers is the processor, of which the
 //! store takes its part. No target is enforced here.
 
@@ -95,7 +95,10 @@ fn measure(
     let stdout = store.stdout.take().context("the store has no stdout")?;
     std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line)?;
     let upstream: SocketAddr = line.trim().parse()?;
-    let address = runtime.block_on(forwarder(upstream, Duration::from_millis(args.latency_ms)))?;
+    let address = match args.latency_ms {
+        0 => upstream,
+        latency => runtime.block_on(forwarder(upstream, Duration::from_millis(latency)))?,
+    };
     let direct = client(upstream);
     let keys = folder.join("keys.json");
     let places = runtime.block_on(fill(args, &direct, &keys))?;
