@@ -13,6 +13,7 @@
 //!   ledger/    what was sealed and delivered
 //!   cursors/   where the legs besides S3 are      dead-letters/  what destinations would not take
 //!   digests/   what chains of digests remember, and the sealed ones   keys/  what they are signed with
+//!   trails.json  the trails that callers of the API have made
 //!   inputs.json  how far files were read      buckets/  the embedded store
 //! ```
 
@@ -25,6 +26,7 @@ mod fanout;
 mod keys;
 mod legs;
 mod logs;
+mod preflight;
 mod sockets;
 mod trails;
 mod trim;
@@ -53,6 +55,7 @@ use crate::digest;
 use crate::digest::keys::KeysError;
 use crate::digest::writer::WriterError;
 use crate::ingest::{self, Ingest, tail};
+use crate::registry;
 use crate::server::ops::{Ops, Readiness};
 use crate::server::{self, BindError, Limits, Listener};
 use crate::snapshot;
@@ -221,6 +224,11 @@ impl Daemon {
         } = opened;
         let _ = known.journal.set(journal.clone());
         let keys = keys::open(config).await?;
+        let trails = {
+            let (data_dir, configured) = (data_dir.clone(), trails::of(config));
+            let open = move || registry::Registry::open(&data_dir, configured);
+            tokio::task::spawn_blocking(open).await?.map_err(unusable)?
+        };
 
         if let Some(Listener::Tcp(listener)) = sockets.store {
             let directory = data_dir.join("buckets");
@@ -281,8 +289,26 @@ impl Daemon {
         let api = Api::new(api::Home {
             account: config.account_id,
             region: config.region,
-            trails: views.iter().map(|view| view.trail.clone()).collect(),
+            registry: trails.clone(),
             keys,
+            journal_end: {
+                let journal = journal.clone();
+                Arc::new(move || journal.durable())
+            },
+            facts: {
+                let views = views.clone();
+                Arc::new(move |arn| {
+                    let view = views.iter().find(|view| view.trail.arn() == arn)?;
+                    Some(status::latest(view))
+                })
+            },
+            preflight: Arc::new(preflight::Asking::new(config, addresses)),
+        });
+        rest.spawn(|stop| {
+            Box::pin(async move {
+                stop.run_until_cancelled(trails::follow(trails)).await;
+                Ok(())
+            })
         });
         for listener in sockets.api {
             let handler = routes::api(ingest.clone(), asked.clone(), api.clone());

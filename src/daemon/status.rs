@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::api::status::{Latest, TrailFacts};
 use crate::clock::WallMillis;
 use crate::config::Config;
-use crate::deliver::view::{self, Facts, LegView};
+use crate::deliver::view::{self, Facts, LegView, Sink};
 use crate::digest::writer::{self, view::View};
 use crate::server::ops::Readiness;
 use crate::telemetry::status::{
@@ -131,6 +132,31 @@ fn digest(facts: &writer::view::Facts) -> DigestStatus {
         last_delivery_at: facts.last_delivery_at.map(WallMillis::rfc3339),
         last_error: facts.last_error.clone().map(told),
     }
+}
+
+/// What GetTrailStatus tells of a trail.
+pub fn latest(view: &TrailView) -> TrailFacts {
+    let of = |sink| {
+        let mut legs = view.sinks.iter().map(|view| &view.leg);
+        let leg = legs.find(|leg| leg.leg().sink == sink)?;
+        let facts = leg.facts();
+        Some(news(facts.last_delivery_at, facts.last_error.as_ref()))
+    };
+    let digests = view.digests.as_ref().map(|view| {
+        let facts = view.facts();
+        news(facts.last_delivery_at, facts.last_error.as_ref())
+    });
+    TrailFacts {
+        log_files: of(Sink::S3).unwrap_or_default(),
+        notifications: of(Sink::Sns),
+        log_events: of(Sink::Logs),
+        digests,
+    }
+}
+
+fn news(delivered_at: Option<WallMillis>, error: Option<&view::LastError>) -> Latest {
+    let failed = error.map(|error| (error.at, error.code.as_str()));
+    Latest::new(delivered_at, failed)
 }
 
 fn told(error: view::LastError) -> LastError {

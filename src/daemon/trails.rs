@@ -1,6 +1,8 @@
-//! The trails of a configuration, as the legs want them.
+//! The trails of a configuration, as the legs want them; and those of the API, as they come and go.
 
 use crate::config::{Config, StorageKind, TrailConfig};
+use crate::registry::Registry;
+use crate::telemetry::chain;
 use crate::trail::{Accounts, Logging, Selectors, Trail};
 
 /// The trail, and its bucket, of a daemon that was told of none and stores in its own buckets.
@@ -68,5 +70,22 @@ fn configured(config: &Config, trail: &TrailConfig) -> Trail {
         log_file_validation: trail.enable_log_file_validation,
         logging: Logging::Always,
         selectors: trail.selectors.clone(),
+    }
+}
+
+/// Takes up each generation of trails.
+pub async fn follow(registry: Registry) {
+    let mut generations = registry.watch();
+    loop {
+        let generation = generations.borrow_and_update().clone();
+        registry.applied(generation.number);
+        for arn in generation.deleted.iter() {
+            if let Err(error) = registry.forget(arn).await {
+                tracing::error!(arn, error = %chain(&error), "a deleted trail cannot be forgotten");
+            }
+        }
+        if generations.changed().await.is_err() {
+            return;
+        }
     }
 }
