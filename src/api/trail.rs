@@ -235,14 +235,18 @@ mod tests {
     use crate::trail::tests::trail;
     use crate::trail::{Accounts, Members};
 
+    fn of(trail: Trail) -> Entry {
+        Entry::new(trail, KeptBy::Configuration)
+    }
+
     #[test]
     fn a_plain_trail_is_described_without_what_it_has_not() {
         assert_eq!(
-            serde_json::to_string(&Described::new(&trail())).unwrap(),
+            serde_json::to_string(&Described::new(&of(trail()))).unwrap(),
             concat!(
                 r#"{"Name":"main","S3BucketName":"audit-logs","IncludeGlobalServiceEvents":true,"IsMultiRegionTrail":true,"#,
-                r#""HomeRegion":"us-east-1","TrailARN":"arn:aws:cloudtrail:us-east-1:111122223333:trail/main","#,
-                r#""LogFileValidationEnabled":true,"HasCustomEventSelectors":false,"HasInsightSelectors":false,"IsOrganizationTrail":false}"#
+                r#""TrailARN":"arn:aws:cloudtrail:us-east-1:111122223333:trail/main","LogFileValidationEnabled":true,"#,
+                r#""IsOrganizationTrail":false,"HomeRegion":"us-east-1","HasCustomEventSelectors":false,"HasInsightSelectors":false}"#
             )
         );
     }
@@ -251,7 +255,7 @@ mod tests {
     fn a_trail_with_everything_is_described_with_every_member_of_the_shape() {
         let role = "arn:aws:iam::111122223333:role/r".to_owned();
         let group = "arn:aws:logs:us-east-1:111122223333:log-group:trail";
-        let everything = Trail {
+        let mut everything = of(Trail {
             accounts: Accounts::Organization {
                 id: "o-exampleorgid".to_owned(),
                 members: Members::Every,
@@ -268,22 +272,40 @@ mod tests {
                     .with_role(Some(role.clone())),
             ),
             log_file_validation: false,
-            selectors: Selectors::basic(vec![serde_json::from_str("{}").unwrap()]).unwrap(),
+            selectors: Selectors::basic(vec![
+                serde_json::from_str(r#"{"ReadWriteType":"ReadOnly"}"#).unwrap(),
+            ])
+            .unwrap(),
             ..trail()
-        };
-        assert_eq!(
-            serde_json::to_value(Described::new(&everything)).unwrap(),
+        });
+        everything.insight_selectors = vec![crate::registry::InsightSelector {
+            insight_type: "ApiCallRateInsight".to_owned(),
+            event_categories: None,
+        }];
+        let described = |topic_name: &str| {
             serde_json::json!({
                 "Name": "main", "S3BucketName": "audit-logs", "S3KeyPrefix": "a/b",
-                "SnsTopicName": "told", "SnsTopicARN": "arn:aws:sns:us-east-1:111122223333:told",
+                "SnsTopicName": topic_name, "SnsTopicARN": "arn:aws:sns:us-east-1:111122223333:told",
                 "IncludeGlobalServiceEvents": false, "IsMultiRegionTrail": false, "HomeRegion": "us-east-1",
                 "TrailARN": "arn:aws:cloudtrail:us-east-1:111122223333:trail/main", "LogFileValidationEnabled": false,
                 "CloudWatchLogsLogGroupArn": format!("{group}:*"), "CloudWatchLogsRoleArn": role,
-                "KmsKeyId": "alias/k", "HasCustomEventSelectors": true, "HasInsightSelectors": false,
+                "KmsKeyId": "alias/k", "HasCustomEventSelectors": true, "HasInsightSelectors": true,
                 "IsOrganizationTrail": true,
             })
-        );
+        };
+        let shown = |entry: &Entry| serde_json::to_value(Described::new(entry)).unwrap();
+        assert_eq!(shown(&everything), described("told"));
+        let arn = "arn:aws:sns:us-east-1:111122223333:told";
+        everything.topic_name = Some(arn.to_owned());
+        assert_eq!(shown(&everything), described(arn), "as it was given");
         assert_eq!(with_streams(&format!("{group}:*")), format!("{group}:*"));
+    }
+
+    #[test]
+    fn the_selectors_of_a_new_trail_are_not_custom() {
+        let default = Selectors::basic(vec![EventSelector::default()]).unwrap();
+        assert!(!has_custom_selectors(&default));
+        assert!(!has_custom_selectors(&Selectors::Everything));
     }
 
     #[test]
@@ -293,16 +315,21 @@ mod tests {
             "us-east-1".parse().unwrap(),
             "eu-west-1".parse().unwrap(),
         );
+        let own = trail.home_account;
+        let foreign = "999988887777".parse().unwrap();
         let arn = Named::parse(&trail.arn()).unwrap();
-        assert!(arn.is(&trail, home) && arn.is(&trail, away));
+        assert!(arn.is(&trail, own, home) && arn.is(&trail, own, away));
+        assert!(!arn.is(&trail, foreign, home));
         let name = Named::parse("main").unwrap();
-        assert!(name.is(&trail, home) && !name.is(&trail, away));
+        assert!(name.is(&trail, own, home) && !name.is(&trail, own, away));
+        assert!(!name.is(&trail, foreign, home));
         for other in [
             "Main",
             "arn:aws:cloudtrail:eu-west-1:111122223333:trail/main",
             "arn:aws-cn:cloudtrail:us-east-1:111122223333:trail/main",
         ] {
-            assert!(!Named::parse(other).unwrap().is(&trail, home), "{other}");
+            let other_trail = Named::parse(other).unwrap();
+            assert!(!other_trail.is(&trail, own, home), "{other}");
         }
     }
 
