@@ -46,10 +46,10 @@
 //! # CloudTrail's own words
 //!
 //! What traild has can be asked for by any AWS client: [`api`] speaks CloudTrail's protocol beside the events that come in, on the same listener.
-//! It reads what others own and owns nothing.
+//! It reads and changes what others own, and owns nothing.
 //!
 //! ```text
-//!  AWS CLI, SDKs ─► api ─┬─► trail         which trails there are
+//!  AWS CLI, SDKs ─► api ─┬─► registry      which trails there are ─► daemon: the legs that run
 //!                        └─► digest::keys  which keys have signed
 //! ```
 //!
@@ -74,6 +74,7 @@ pub mod wal;
 
 // In, and who wants it.
 pub mod ingest;
+pub mod registry;
 pub mod trail;
 
 // From events to a file.

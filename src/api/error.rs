@@ -6,10 +6,14 @@
 
 use http::StatusCode;
 
+use super::token::ForeignToken;
+use crate::deliver::failure::Failure;
 use crate::digest::keys::{InvalidTimeRange, KeysError};
-use crate::event::AccountId;
+use crate::event::{AccountId, Region};
 use crate::ingest::body::BodyError;
+use crate::registry::{NoRoom, NotKept};
 use crate::trail::InvalidTrailName;
+use crate::trail::selector::InvalidEventSelectors;
 
 /// Why a request is not answered as asked. Text of the caller's in it is bounded and harmless.
 #[derive(Debug, thiserror::Error)]
@@ -45,14 +49,113 @@ pub enum Error {
     CloudTrailArnInvalid(String),
     #[error("StartTime is after EndTime; one that is left out is now")]
     InvalidTimeRange(#[from] InvalidTimeRange),
-    #[error("NextToken is reserved: all keys come in one answer, leave it out")]
+    #[error("NextToken is reserved: all comes in one answer, leave it out")]
     InvalidToken,
+    #[error(transparent)]
+    ForeignToken(#[from] ForeignToken),
     #[error(
         "account {0} has no organization trail, whose organization_id says which organization it is of"
     )]
     OrganizationsNotInUse(AccountId),
 
+    // Of trails.
+    #[error("Unknown trail: {given} for the user: {account}")]
+    TrailNotFound { given: String, account: AccountId },
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
+    #[error("trail {arn} is changed in its home region {home} only, not in {asked}")]
+    InvalidHomeRegion {
+        arn: String,
+        home: Region,
+        asked: Region,
+    },
+    #[error(
+        "trail {0} is of the configuration file and can be changed there only: edit its [[trails]] and start traild again"
+    )]
+    ReadOnly(String),
+    #[error("trail {0} has been changed by another request meanwhile: ask again")]
+    Conflict(String),
+    #[error("bucket name '{given}' {problem}")]
+    InvalidS3BucketName { given: String, problem: String },
+    #[error("S3 key prefix '{given}' {problem}")]
+    InvalidS3Prefix { given: String, problem: String },
+    #[error("SNS topic '{given}' {problem}")]
+    InvalidSnsTopicName { given: String, problem: String },
+    #[error("KMS key '{given}' {problem}")]
+    InvalidKmsKeyId { given: String, problem: String },
+    #[error("CloudWatch Logs log group '{given}' {problem}")]
+    InvalidLogGroupArn { given: String, problem: String },
+    #[error("CloudWatch Logs role '{given}' {problem}")]
+    InvalidLogRoleArn { given: String, problem: String },
+    #[error("{0}")]
+    InvalidParameterCombination(&'static str),
+    #[error("{0}")]
+    InvalidParameter(String),
+    #[error(transparent)]
+    InvalidEventSelectors(#[from] InvalidEventSelectors),
+    #[error("event selectors: {0}")]
+    EventSelectorsOfTwoKinds(&'static str),
+    #[error("{0}")]
+    InvalidInsightSelectors(String),
+    #[error(
+        "Trail {0} does not have Insights enabled. Edit the trail settings to enable Insights, and then try the operation again."
+    )]
+    InsightNotEnabled(String),
+    #[error(
+        "account {0} is not the organization's management account, which alone has organization trails"
+    )]
+    NotOrganizationMasterAccount(AccountId),
+    #[error(
+        "there is no organization: an organization trail of the API is of the same one as an organization trail of the configuration file, \
+         and there is none"
+    )]
+    NoOrganization,
+
+    // Of tags.
+    #[error("no trail has the ARN {0}")]
+    ResourceNotFound(String),
+    #[error("'{0}' is not the ARN of a channel")]
+    ChannelArnInvalid(String),
+    #[error("no channel has the ARN {0}")]
+    ChannelNotFound(String),
+    #[error("'{0}' is not the ARN of an event data store")]
+    EventDataStoreArnInvalid(String),
+    #[error("no event data store has the ARN {0}")]
+    EventDataStoreNotFound(String),
+    #[error("'{0}' is not of a type that has tags here: trails have")]
+    ResourceTypeNotSupported(String),
+    #[error("{0}")]
+    InvalidTagParameter(String),
+    #[error("a trail has at most {most} tags, this would make {would_be}")]
+    TagsLimitExceeded { most: usize, would_be: usize },
+
+    // Of what a trail delivers to.
+    #[error("S3 bucket {0} does not exist!")]
+    S3BucketDoesNotExist(String),
+    #[error("Incorrect S3 bucket policy is detected for bucket: {bucket} ({failure})", failure = told(.failure))]
+    InsufficientS3BucketPolicy { bucket: String, failure: Failure },
+    #[error("KMS key {key} does not exist ({failure})", failure = told(.failure))]
+    KmsKeyNotFound { key: String, failure: Failure },
+    #[error("KMS key {key} may not be used for bucket {bucket} ({failure})", failure = told(.failure))]
+    InsufficientEncryptionPolicy {
+        key: String,
+        bucket: String,
+        failure: Failure,
+    },
+    #[error("KMS key {key} cannot be used ({failure})", failure = told(.failure))]
+    Kms { key: String, failure: Failure },
+    #[error("SNS Topic does not exist or the topic policy is incorrect! {topic} ({failure})", failure = told(.failure))]
+    InsufficientSnsTopicPolicy { topic: String, failure: Failure },
+    #[error("topic {topic} is not published to with these credentials ({failure})", failure = told(.failure))]
+    InvalidClientTokenId { topic: String, failure: Failure },
+    #[error("log group {group} cannot be written to now ({failure})", failure = told(.failure))]
+    CloudWatchLogsDeliveryUnavailable { group: String, failure: Failure },
+    #[error("bucket or topic {place} cannot be checked now ({failure})", failure = told(.failure))]
+    Unchecked { place: String, failure: Failure },
+
     // Ours.
+    #[error(transparent)]
+    NotKept(#[from] NotKept),
     #[error("cannot list the public keys of digests")]
     Keys(#[from] KeysError),
     #[error("cannot write the answer")]
@@ -81,9 +184,51 @@ impl Error {
             Self::InvalidTrailName { .. } => "InvalidTrailNameException",
             Self::CloudTrailArnInvalid(_) => "CloudTrailARNInvalidException",
             Self::InvalidTimeRange(_) => "InvalidTimeRangeException",
-            Self::InvalidToken => "InvalidTokenException",
+            Self::InvalidToken | Self::ForeignToken(_) => "InvalidTokenException",
             Self::OrganizationsNotInUse(_) => "AWSOrganizationsNotInUseException",
-            Self::Keys(_) | Self::Answer(_) => "InternalFailure",
+            Self::TrailNotFound { .. } => "TrailNotFoundException",
+            Self::NoRoom(NoRoom::Exists { .. }) => "TrailAlreadyExistsException",
+            Self::NoRoom(NoRoom::InRegion { .. } | NoRoom::InAll) => {
+                "MaximumNumberOfTrailsExceededException"
+            }
+            Self::InvalidHomeRegion { .. } => "InvalidHomeRegionException",
+            Self::ReadOnly(_) => "OperationNotPermittedException",
+            Self::Conflict(_) => "ConflictException",
+            Self::InvalidS3BucketName { .. } => "InvalidS3BucketNameException",
+            Self::InvalidS3Prefix { .. } => "InvalidS3PrefixException",
+            Self::InvalidSnsTopicName { .. } => "InvalidSnsTopicNameException",
+            Self::InvalidKmsKeyId { .. } => "InvalidKmsKeyIdException",
+            Self::InvalidLogGroupArn { .. } => "InvalidCloudWatchLogsLogGroupArnException",
+            Self::InvalidLogRoleArn { .. } => "InvalidCloudWatchLogsRoleArnException",
+            Self::InvalidParameterCombination(_) => "InvalidParameterCombinationException",
+            Self::InvalidParameter(_) => "InvalidParameterException",
+            Self::InvalidEventSelectors(error) => error.code(),
+            Self::EventSelectorsOfTwoKinds(_) => "InvalidEventSelectorsException",
+            Self::InvalidInsightSelectors(_) => "InvalidInsightSelectorsException",
+            Self::InsightNotEnabled(_) => "InsightNotEnabledException",
+            Self::NotOrganizationMasterAccount(_) => "NotOrganizationMasterAccountException",
+            Self::NoOrganization => "OrganizationsNotInUseException",
+            Self::ResourceNotFound(_) => "ResourceNotFoundException",
+            Self::ChannelArnInvalid(_) => "ChannelARNInvalidException",
+            Self::ChannelNotFound(_) => "ChannelNotFoundException",
+            Self::EventDataStoreArnInvalid(_) => "EventDataStoreARNInvalidException",
+            Self::EventDataStoreNotFound(_) => "EventDataStoreNotFoundException",
+            Self::ResourceTypeNotSupported(_) => "ResourceTypeNotSupportedException",
+            Self::InvalidTagParameter(_) => "InvalidTagParameterException",
+            Self::TagsLimitExceeded { .. } => "TagsLimitExceededException",
+            Self::S3BucketDoesNotExist(_) => "S3BucketDoesNotExistException",
+            Self::InsufficientS3BucketPolicy { .. } => "InsufficientS3BucketPolicyException",
+            Self::KmsKeyNotFound { .. } => "KmsKeyNotFoundException",
+            Self::InsufficientEncryptionPolicy { .. } => "InsufficientEncryptionPolicyException",
+            Self::Kms { .. } => "KmsException",
+            Self::InsufficientSnsTopicPolicy { .. } => "InsufficientSnsTopicPolicyException",
+            Self::InvalidClientTokenId { .. } => "CloudTrailInvalidClientTokenIdException",
+            Self::CloudWatchLogsDeliveryUnavailable { .. } => {
+                "CloudWatchLogsDeliveryUnavailableException"
+            }
+            // Clients try again by themselves.
+            Self::Unchecked { .. } => "ServiceUnavailableException",
+            Self::Keys(_) | Self::Answer(_) | Self::NotKept(_) => "InternalFailure",
         }
     }
 
@@ -94,7 +239,9 @@ impl Error {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
             Self::Body(BodyError::TooSlow(_)) => StatusCode::REQUEST_TIMEOUT,
-            Self::Body(BodyError::NoMemory) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Body(BodyError::NoMemory) | Self::Unchecked { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             _ if self.is_ours() => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,
         }
@@ -102,6 +249,11 @@ impl Error {
 
     /// Whether traild is at fault, and not the caller.
     pub fn is_ours(&self) -> bool {
-        matches!(self, Self::Keys(_) | Self::Answer(_))
+        matches!(self, Self::Keys(_) | Self::Answer(_) | Self::NotKept(_))
     }
+}
+
+fn told(failure: &Failure) -> String {
+    let Failure { code, message, .. } = failure;
+    format!("{code}: {message}")
 }

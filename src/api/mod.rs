@@ -3,7 +3,9 @@
 //! ```text
 //!  protocol     what a request asks for, what an answer looks like     error   what is refused, in AWS's names
 //!  operations   one file each, and the table of them all               trail   a trail in the API's words
-//!  timestamp    moments on the wire
+//!  timestamp    moments on the wire                                    given   what callers set a trail to
+//!  token        where a list goes on                                   tags    what a trail is tagged with
+//!  preflight    whether what a trail delivers to will take it          status  how a trail's deliveries go
 //! ```
 //!
 //! An operation is a request, an answer, and what leads from one to the other ([`Operation`]). To add one is a file and a line in
@@ -12,15 +14,20 @@
 //!
 //! Nobody is authenticated: whoever reaches the listener may ask, which is why it is on loopback unless `auth.allow_anonymous` says
 //! otherwise. The region of a request is the one in the scope of its SigV4 `Authorization` header, unverified; without such a header
-//! it is the home region. The account is always the home account.
+//! it is the home region. The account is the access key of that header where it is twelve digits, else the home account.
 
 pub mod error;
+pub mod given;
 pub mod operations;
+pub mod preflight;
 pub mod protocol;
+pub mod status;
+pub mod tags;
 pub mod timestamp;
+pub mod token;
 pub mod trail;
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,11 +47,14 @@ use crate::event::refusal::shown;
 use crate::event::{AccountId, Region};
 use crate::ingest::body::{self, Budget, Limits};
 use crate::ingest::http::scope;
+use crate::registry::Registry;
 use crate::telemetry;
-use crate::trail::Trail;
+use crate::wal::Position;
 
 pub use error::Error;
+use preflight::Preflight;
 use protocol::Target;
+use status::TrailFacts;
 
 /// Bytes of a body, as sent and inflated. The largest that AWS's own limits allow for, the selectors of a trail, is half of it.
 pub const MAX_BODY_BYTES: usize = 1 << 20;
@@ -52,20 +62,36 @@ pub const MAX_BODY_BYTES: usize = 1 << 20;
 /// Memory for the bodies of all requests together.
 const BODIES_BYTES: usize = 16 << 20;
 
-/// What operations are answered from: the home account, where it is at home, and what it has.
-#[derive(Debug, Clone)]
+/// What operations are answered from: the home account, where it is at home, and what there is.
+#[derive(Clone)]
 pub struct Home {
     pub account: AccountId,
     pub region: Region,
-    pub trails: Arc<[Arc<Trail>]>,
+    pub registry: Registry,
     /// Of digests.
     pub keys: Keys,
+    /// The durable end of the journal, where logging starts and stops.
+    pub journal_end: Arc<dyn Fn() -> Position + Send + Sync>,
+    /// How the deliveries of the trail of this ARN go; nothing when none have begun.
+    pub facts: Arc<dyn Fn(&str) -> Option<TrailFacts> + Send + Sync>,
+    pub preflight: Arc<dyn Preflight>,
+}
+
+impl fmt::Debug for Home {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Home")
+            .field("account", &self.account)
+            .field("region", &self.region)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What an operation knows besides its request.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
     pub home: &'a Home,
+    /// Whose the caller is.
+    pub account: AccountId,
     /// Where the caller believes to be.
     pub region: Region,
     pub now: WallMillis,
@@ -143,6 +169,7 @@ impl Api {
         let region = region(&head.headers)?.unwrap_or(self.home.region);
         let call = Call {
             home: &self.home,
+            account: account(&head.headers).unwrap_or(self.home.account),
             region,
             now: WallMillis::now(),
         };
@@ -159,6 +186,12 @@ fn region(headers: &HeaderMap) -> Result<Option<Region>, Error> {
         Ok(region) => Ok(Some(region)),
         Err(_) => Err(Error::InvalidScope(shown(region.as_bytes(), 64))),
     }
+}
+
+/// Whose the caller claims to be, by an unverified SigV4 header: an access key of twelve digits is an account.
+fn account(headers: &HeaderMap) -> Option<AccountId> {
+    let (access_key, _) = scope(headers)?;
+    access_key.parse().ok()
 }
 
 #[cfg(test)]

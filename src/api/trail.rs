@@ -1,17 +1,21 @@
-//! A trail in the API's words: how requests name one, and how answers describe it (API reference, `Trail`).
+//! A trail in the API's words: how requests name one, who may change it, and how answers describe it (API reference, `Trail`).
+
+use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::Error;
-use crate::event::Region;
+use super::{Call, Error};
 use crate::event::refusal::shown;
+use crate::event::{AccountId, Region};
+use crate::registry::{Entry, KeptBy};
 use crate::trail::arn::Arn;
+use crate::trail::selector::spec::EventSelector;
 use crate::trail::{Selectors, Topic, Trail, TrailName};
 
 /// What a request names a trail by. It need not exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Named {
-    /// Only in the region of the request.
+    /// Only in the account and the region of the request.
     Name(TrailName),
     /// From everywhere.
     Arn(String),
@@ -37,19 +41,87 @@ impl Named {
             })
     }
 
-    /// Whether a request in `region` names this trail.
-    pub fn is(&self, trail: &Trail, region: Region) -> bool {
-        match self {
+    /// Whether a request of `account` in `region` names this trail. An account sees its own trails only.
+    pub fn is(&self, trail: &Trail, account: AccountId, region: Region) -> bool {
+        let is_named = match self {
             Self::Name(name) => trail.home_region == region && trail.name == *name,
             Self::Arn(arn) => trail.arn() == *arn,
-        }
+        };
+        is_named && trail.home_account == account
     }
 }
 
-/// `Trail` of GetTrail and DescribeTrails. What is not configured is left out.
+/// The trail that is given by its name or ARN, to be read.
+pub fn found(call: &Call<'_>, given: &str) -> Result<Arc<Entry>, Error> {
+    let named = Named::parse(given)?;
+    let book = call.home.registry.book();
+    let found = book
+        .trails()
+        .find(|entry| named.is(&entry.trail, call.account, call.region))
+        .cloned();
+    found.ok_or_else(|| not_found(call.account, given))
+}
+
+/// The trail that is given by its name or ARN, to be changed: one of the API, asked for where it is at home.
+pub fn changeable(call: &Call<'_>, given: &str) -> Result<Arc<Entry>, Error> {
+    let entry = found(call, given)?;
+    let home = entry.trail.home_region;
+    if home != call.region {
+        return Err(Error::InvalidHomeRegion {
+            arn: entry.trail.arn(),
+            home,
+            asked: call.region,
+        });
+    }
+    of_api(&entry)?;
+    Ok(entry)
+}
+
+/// That the API may change it.
+pub fn of_api(entry: &Entry) -> Result<(), Error> {
+    match entry.kept_by {
+        KeptBy::Configuration => Err(Error::ReadOnly(entry.trail.arn())),
+        KeptBy::Api | KeptBy::Nobody => Ok(()),
+    }
+}
+
+/// Changes the trail that is given by its name or ARN.
+pub async fn change<T: Send + 'static>(
+    call: &Call<'_>,
+    given: &str,
+    change: impl FnOnce(&mut Entry) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let entry = changeable(call, given)?;
+    change_entry(call, &entry, change).await
+}
+
+/// Changes this trail, if it is still there.
+pub async fn change_entry<T: Send + 'static>(
+    call: &Call<'_>,
+    entry: &Entry,
+    change: impl FnOnce(&mut Entry) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let (account, arn) = (call.account, entry.trail.arn());
+    let changed = call.home.registry.change(move |book| {
+        let entry = book
+            .trail_mut(&arn)
+            .ok_or_else(|| not_found(account, &arn))?;
+        change(entry)
+    });
+    changed.await
+}
+
+pub fn not_found(account: AccountId, given: &str) -> Error {
+    Error::TrailNotFound {
+        given: shown(given.as_bytes(), 256),
+        account,
+    }
+}
+
+/// What a trail is set to, as CreateTrail and UpdateTrail answer. What is not configured is left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct Described {
+pub struct Settings {
     pub name: String,
     pub s3_bucket_name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,7 +132,6 @@ pub struct Described {
     pub sns_topic_arn: Option<String>,
     pub include_global_service_events: bool,
     pub is_multi_region_trail: bool,
-    pub home_region: String,
     #[serde(rename = "TrailARN")]
     pub trail_arn: String,
     pub log_file_validation_enabled: bool,
@@ -70,17 +141,26 @@ pub struct Described {
     pub cloud_watch_logs_role_arn: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kms_key_id: Option<String>,
-    pub has_custom_event_selectors: bool,
-    pub has_insight_selectors: bool,
     pub is_organization_trail: bool,
 }
 
-impl Described {
-    pub fn new(trail: &Trail) -> Self {
+/// `Trail` of GetTrail and DescribeTrails.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Described {
+    #[serde(flatten)]
+    settings: Settings,
+    home_region: String,
+    has_custom_event_selectors: bool,
+    has_insight_selectors: bool,
+}
+
+impl Settings {
+    pub fn new(entry: &Entry) -> Self {
         let Trail {
             name,
             home_account: _,
-            home_region,
+            home_region: _,
             accounts: _,
             is_multi_region,
             include_global_service_events,
@@ -93,34 +173,53 @@ impl Described {
             event_bus: _,
             log_file_validation,
             logging: _,
-            selectors,
-        } = trail;
+            selectors: _,
+        } = &*entry.trail;
         let role = log_group.as_ref().and_then(|group| group.role_arn());
+        // As it was given, where it was: Terraform compares the two.
+        let topic_name = entry.topic_name.clone();
         Self {
             name: name.to_string(),
             s3_bucket_name: bucket.clone(),
             s3_key_prefix: (!prefix.is_empty()).then(|| prefix.clone()),
-            sns_topic_name: topic.as_ref().map(topic_name),
+            sns_topic_name: topic_name.or_else(|| topic.as_ref().map(topic_name_of)),
             sns_topic_arn: topic.as_ref().map(|topic| topic.arn().to_owned()),
             include_global_service_events: *include_global_service_events,
             is_multi_region_trail: *is_multi_region,
-            home_region: home_region.to_string(),
-            trail_arn: trail.arn(),
+            trail_arn: entry.trail.arn(),
             log_file_validation_enabled: *log_file_validation,
             cloud_watch_logs_log_group_arn: log_group
                 .as_ref()
                 .map(|group| with_streams(group.arn())),
             cloud_watch_logs_role_arn: role.map(str::to_owned),
             kms_key_id: kms_key_id.clone(),
-            has_custom_event_selectors: *selectors != Selectors::Everything,
-            has_insight_selectors: false,
-            is_organization_trail: trail.organization_id().is_some(),
+            is_organization_trail: entry.trail.organization_id().is_some(),
         }
     }
 }
 
+impl Described {
+    pub fn new(entry: &Entry) -> Self {
+        Self {
+            settings: Settings::new(entry),
+            home_region: entry.trail.home_region.to_string(),
+            has_custom_event_selectors: has_custom_selectors(&entry.trail.selectors),
+            has_insight_selectors: !entry.insight_selectors.is_empty(),
+        }
+    }
+}
+
+/// Whether it chooses something else than what CloudTrail gives a new trail.
+fn has_custom_selectors(selectors: &Selectors) -> bool {
+    match selectors {
+        Selectors::Everything => false,
+        Selectors::Basic(_) => selectors.event_selectors() != [EventSelector::default()],
+        Selectors::Advanced(_) => true,
+    }
+}
+
 /// What follows the last colon of its ARN.
-fn topic_name(topic: &Topic) -> String {
+fn topic_name_of(topic: &Topic) -> String {
     let arn = topic.arn();
     arn.rsplit(':').next().unwrap_or(arn).to_owned()
 }
@@ -136,14 +235,18 @@ mod tests {
     use crate::trail::tests::trail;
     use crate::trail::{Accounts, Members};
 
+    fn of(trail: Trail) -> Entry {
+        Entry::new(trail, KeptBy::Configuration)
+    }
+
     #[test]
     fn a_plain_trail_is_described_without_what_it_has_not() {
         assert_eq!(
-            serde_json::to_string(&Described::new(&trail())).unwrap(),
+            serde_json::to_string(&Described::new(&of(trail()))).unwrap(),
             concat!(
                 r#"{"Name":"main","S3BucketName":"audit-logs","IncludeGlobalServiceEvents":true,"IsMultiRegionTrail":true,"#,
-                r#""HomeRegion":"us-east-1","TrailARN":"arn:aws:cloudtrail:us-east-1:111122223333:trail/main","#,
-                r#""LogFileValidationEnabled":true,"HasCustomEventSelectors":false,"HasInsightSelectors":false,"IsOrganizationTrail":false}"#
+                r#""TrailARN":"arn:aws:cloudtrail:us-east-1:111122223333:trail/main","LogFileValidationEnabled":true,"#,
+                r#""IsOrganizationTrail":false,"HomeRegion":"us-east-1","HasCustomEventSelectors":false,"HasInsightSelectors":false}"#
             )
         );
     }
@@ -152,7 +255,7 @@ mod tests {
     fn a_trail_with_everything_is_described_with_every_member_of_the_shape() {
         let role = "arn:aws:iam::111122223333:role/r".to_owned();
         let group = "arn:aws:logs:us-east-1:111122223333:log-group:trail";
-        let everything = Trail {
+        let mut everything = of(Trail {
             accounts: Accounts::Organization {
                 id: "o-exampleorgid".to_owned(),
                 members: Members::Every,
@@ -169,22 +272,40 @@ mod tests {
                     .with_role(Some(role.clone())),
             ),
             log_file_validation: false,
-            selectors: Selectors::basic(vec![serde_json::from_str("{}").unwrap()]).unwrap(),
+            selectors: Selectors::basic(vec![
+                serde_json::from_str(r#"{"ReadWriteType":"ReadOnly"}"#).unwrap(),
+            ])
+            .unwrap(),
             ..trail()
-        };
-        assert_eq!(
-            serde_json::to_value(Described::new(&everything)).unwrap(),
+        });
+        everything.insight_selectors = vec![crate::registry::InsightSelector {
+            insight_type: "ApiCallRateInsight".to_owned(),
+            event_categories: None,
+        }];
+        let described = |topic_name: &str| {
             serde_json::json!({
                 "Name": "main", "S3BucketName": "audit-logs", "S3KeyPrefix": "a/b",
-                "SnsTopicName": "told", "SnsTopicARN": "arn:aws:sns:us-east-1:111122223333:told",
+                "SnsTopicName": topic_name, "SnsTopicARN": "arn:aws:sns:us-east-1:111122223333:told",
                 "IncludeGlobalServiceEvents": false, "IsMultiRegionTrail": false, "HomeRegion": "us-east-1",
                 "TrailARN": "arn:aws:cloudtrail:us-east-1:111122223333:trail/main", "LogFileValidationEnabled": false,
                 "CloudWatchLogsLogGroupArn": format!("{group}:*"), "CloudWatchLogsRoleArn": role,
-                "KmsKeyId": "alias/k", "HasCustomEventSelectors": true, "HasInsightSelectors": false,
+                "KmsKeyId": "alias/k", "HasCustomEventSelectors": true, "HasInsightSelectors": true,
                 "IsOrganizationTrail": true,
             })
-        );
+        };
+        let shown = |entry: &Entry| serde_json::to_value(Described::new(entry)).unwrap();
+        assert_eq!(shown(&everything), described("told"));
+        let arn = "arn:aws:sns:us-east-1:111122223333:told";
+        everything.topic_name = Some(arn.to_owned());
+        assert_eq!(shown(&everything), described(arn), "as it was given");
         assert_eq!(with_streams(&format!("{group}:*")), format!("{group}:*"));
+    }
+
+    #[test]
+    fn the_selectors_of_a_new_trail_are_not_custom() {
+        let default = Selectors::basic(vec![EventSelector::default()]).unwrap();
+        assert!(!has_custom_selectors(&default));
+        assert!(!has_custom_selectors(&Selectors::Everything));
     }
 
     #[test]
@@ -194,16 +315,21 @@ mod tests {
             "us-east-1".parse().unwrap(),
             "eu-west-1".parse().unwrap(),
         );
+        let own = trail.home_account;
+        let foreign = "999988887777".parse().unwrap();
         let arn = Named::parse(&trail.arn()).unwrap();
-        assert!(arn.is(&trail, home) && arn.is(&trail, away));
+        assert!(arn.is(&trail, own, home) && arn.is(&trail, own, away));
+        assert!(!arn.is(&trail, foreign, home));
         let name = Named::parse("main").unwrap();
-        assert!(name.is(&trail, home) && !name.is(&trail, away));
+        assert!(name.is(&trail, own, home) && !name.is(&trail, own, away));
+        assert!(!name.is(&trail, foreign, home));
         for other in [
             "Main",
             "arn:aws:cloudtrail:eu-west-1:111122223333:trail/main",
             "arn:aws-cn:cloudtrail:us-east-1:111122223333:trail/main",
         ] {
-            assert!(!Named::parse(other).unwrap().is(&trail, home), "{other}");
+            let other_trail = Named::parse(other).unwrap();
+            assert!(!other_trail.is(&trail, own, home), "{other}");
         }
     }
 

@@ -5,7 +5,6 @@
 //! A key that this version cannot honour is a mistake when ignoring it would be a lie, and a [`Warning`] when the rest works without it.
 
 mod mistake;
-pub mod names;
 mod reader;
 mod sections;
 mod tree;

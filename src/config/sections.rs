@@ -8,7 +8,6 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 use super::mistake::{Mistake, Place};
-use super::names;
 use super::reader::{
     At, Findings, Problem, Section, duration, filled, json, keeping, named, none_or, number,
     one_of, parsed, size, text, texts, truth,
@@ -16,6 +15,7 @@ use super::reader::{
 use super::tree::{Item, Table};
 use super::*;
 use crate::deliver::bus::source::{self, AwssOwn};
+use crate::trail::names;
 use crate::trail::selector::InvalidEventSelectors;
 use crate::trail::selector::spec::{AdvancedEventSelector, EventSelector};
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::DaemonError;
@@ -18,20 +18,13 @@ use super::trim::Trimmer;
 use crate::deliver::s3::{self, OnStop, Progress};
 use crate::ingest::dedup::Sidecars;
 use crate::ledger::{Entry, Replay};
+use crate::registry::{Generation, Registry};
+use crate::telemetry::chain;
 use crate::trail::Trail;
 use crate::wal::Position;
 
 /// How long legs that make way for others may take to stop.
 const MAKE_WAY: Duration = Duration::from_secs(30);
-
-/// The trails of a moment.
-#[derive(Debug, Clone)]
-pub struct Generation {
-    pub number: u64,
-    pub trails: Arc<[Arc<Trail>]>,
-    /// The ARNs of those among them that are deleted: what they recorded before is still to be delivered.
-    pub deleted: Arc<BTreeSet<String>>,
-}
 
 /// How the trails do, always those of the legs that run.
 pub type Views = watch::Receiver<Arc<Vec<TrailView>>>;
@@ -43,13 +36,11 @@ pub struct Delivery {
     /// Told to the legs when the daemon stops, and not when they make way for others.
     on_stop: watch::Sender<OnStop>,
     stage: Stage,
+    registry: Registry,
     wanted: watch::Receiver<Generation>,
-    applied: watch::Sender<u64>,
     views: watch::Sender<Arc<Vec<TrailView>>>,
     /// Deleted trails whose legs run.
     deleted: Arc<BTreeSet<String>>,
-    /// Gets the ARN of a deleted trail when everything that it recorded is in its bucket.
-    drained: mpsc::UnboundedSender<String>,
 }
 
 /// What a delivery is started with, besides its ground.
@@ -57,9 +48,7 @@ pub struct Parts {
     pub sidecars: Sidecars,
     /// Told to the legs when the daemon stops.
     pub on_stop: watch::Sender<OnStop>,
-    pub wanted: watch::Receiver<Generation>,
-    /// Gets the ARN of a deleted trail when everything that it recorded is in its bucket.
-    pub drained: mpsc::UnboundedSender<String>,
+    pub registry: Registry,
 }
 
 impl Delivery {
@@ -73,19 +62,17 @@ impl Delivery {
         let Parts {
             sidecars,
             on_stop,
-            wanted,
-            drained,
+            registry,
         } = parts;
         let mut delivery = Self {
             ground,
             sidecars: Arc::new(Mutex::new(sidecars)),
             on_stop,
             stage: Stage::new(),
-            wanted,
-            applied: watch::Sender::new(0),
+            wanted: registry.watch(),
+            registry,
             views: watch::Sender::default(),
             deleted: Arc::default(),
-            drained,
         };
         delivery.begin(replay, new_from).await?;
         Ok(delivery)
@@ -93,11 +80,6 @@ impl Delivery {
 
     pub fn views(&self) -> Views {
         self.views.subscribe()
-    }
-
-    /// The number of the generation whose legs run.
-    pub fn applied(&self) -> watch::Receiver<u64> {
-        self.applied.subscribe()
     }
 
     async fn begin(&mut self, replay: Replay, new_from: Position) -> Result<(), DaemonError> {
@@ -141,8 +123,17 @@ impl Delivery {
                 Ok(())
             })
         });
+        for view in views.iter() {
+            let former = self.views.borrow();
+            let former = former
+                .iter()
+                .find(|former| former.trail.arn() == view.trail.arn());
+            if let Some(former) = former {
+                view.inherit(former);
+            }
+        }
         self.views.send_replace(views);
-        self.applied.send_replace(number);
+        self.registry.applied(number);
         Ok(())
     }
 
@@ -178,14 +169,16 @@ impl Delivery {
     }
 
     fn watch_for_the_end_of(&mut self, trail: &Trail, mut progress: watch::Receiver<Progress>) {
-        let (arn, drained) = (trail.arn(), self.drained.clone());
+        let (arn, registry) = (trail.arn(), self.registry.clone());
         let until = trail.logging.stopped_at().unwrap_or_default();
         self.stage.spawn(|stop| {
             Box::pin(async move {
-                let is_drained = progress.wait_for(|progress| progress.journal >= until);
-                if let Some(Ok(_)) = stop.run_until_cancelled(is_drained).await {
-                    // Nobody asks any more when the daemon is going down.
-                    let _ = drained.send(arn);
+                let drained = progress.wait_for(|progress| progress.journal >= until);
+                let is_drained = matches!(stop.run_until_cancelled(drained).await, Some(Ok(_)));
+                if is_drained
+                    && let Err(error) = registry.forget(&arn).await
+                {
+                    tracing::error!(arn, error = %chain(&error), "a deleted trail cannot be forgotten yet");
                 }
                 Ok(())
             })

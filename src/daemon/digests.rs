@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::DaemonError;
 use super::legs::{self, Ground};
 use super::logs::DIGESTS;
 use super::stage::Stage;
+use super::{DaemonError, trails};
 use crate::clock::WallMillis;
 use crate::config::StorageKind;
 use crate::daemon::clients::Clients;
@@ -68,7 +68,8 @@ impl<'a> Digests<'a> {
     ) -> Result<Option<View>, DaemonError> {
         let begins = trail.log_file_validation && trail.logging.is_on();
         let place = Place::from(trail);
-        self.start_writer(place, end, begins, stage).await
+        let label = trails::label(trail, &self.ground.config);
+        self.start_writer(place, label, end, begins, stage).await
     }
 
     /// Ends the chains of trails that are not configured any more. To be called when all others are started.
@@ -77,7 +78,9 @@ impl<'a> Digests<'a> {
             if !self.started.contains(&state.place.trail) {
                 let end = CancellationToken::new();
                 end.cancel();
-                self.start_writer(state.place, end, false, stage).await?;
+                let label = state.place.name.to_string();
+                self.start_writer(state.place, label, end, false, stage)
+                    .await?;
             }
         }
         Ok(())
@@ -86,6 +89,7 @@ impl<'a> Digests<'a> {
     async fn start_writer(
         &mut self,
         place: Place,
+        label: String,
         end: CancellationToken,
         begins: bool,
         stage: &mut Stage,
@@ -93,7 +97,7 @@ impl<'a> Digests<'a> {
         let ground = self.ground;
         let (config, trail) = (&*ground.config, place.trail.clone());
         let client = legs::s3_client(config, ground.addresses, self.clients).await;
-        let view = View::new(place.name.as_str(), ground.digest_metrics.clone());
+        let view = View::new(&label, ground.digest_metrics.clone());
         let parts = Parts {
             place,
             interval: config.digest.interval,

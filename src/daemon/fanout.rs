@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::DaemonError;
 use super::buses::Buses;
 use super::clients::Clients;
 use super::legs::Ground;
@@ -14,6 +13,7 @@ use super::logs::CURSORS;
 use super::stage::Stage;
 use super::status::SinkView;
 use super::trim::Followers;
+use super::{DaemonError, trails};
 use crate::aws;
 use crate::deliver::bus::{self, Bus};
 use crate::deliver::dead_letter::{self, DeadLetters};
@@ -210,7 +210,7 @@ impl<'a> Fanout<'a> {
         cut: watch::Receiver<Position>,
         destination: D,
     ) -> Parts<D> {
-        let name = trail.name.to_string();
+        let name = trails::label(trail, &self.ground.config);
         self.started.insert(memory::stem(&name, sink.as_str()));
         Parts {
             trail: trail.arn(),

@@ -12,7 +12,7 @@ use super::fanout::Fanout;
 use super::stage::Stage;
 use super::status::{SinkView, TrailView};
 use super::trim::Followers;
-use super::{Addresses, DaemonError};
+use super::{Addresses, DaemonError, trails};
 use crate::aws;
 use crate::batch;
 use crate::config::{Config, StorageKind};
@@ -90,7 +90,7 @@ impl Legs {
         for trail in trails.iter() {
             let client = s3_client(config, ground.addresses, &clients).await;
             let create_bucket = config.storage.kind == StorageKind::Embedded;
-            let view = view(trail, &ground.metrics);
+            let view = view(trails::label(trail, config), &ground.metrics);
             let mut sinks = vec![SinkView::s3(trail, view.clone())];
             let uploader = Uploader {
                 trail: trail.clone(),
@@ -209,9 +209,9 @@ fn begin(trail: &Trail, new_from: Position) -> TrailState {
     }
 }
 
-fn view(trail: &Trail, metrics: &deliver::Metrics) -> LegView {
+fn view(trail: String, metrics: &deliver::Metrics) -> LegView {
     let leg = Leg {
-        trail: trail.name.to_string(),
+        trail,
         sink: Sink::S3,
     };
     LegView::new(leg, metrics.clone())

@@ -13,6 +13,7 @@
 //!   ledger/    what was sealed and delivered
 //!   cursors/   where the legs besides S3 are      dead-letters/  what destinations would not take
 //!   digests/   what chains of digests remember, and the sealed ones   keys/  what they are signed with
+//!   trails.json  the trails that callers of the API have made
 //!   inputs.json  how far files were read      buckets/  the embedded store
 //! ```
 
@@ -26,6 +27,7 @@ mod fanout;
 mod keys;
 mod legs;
 mod logs;
+mod preflight;
 mod sockets;
 mod trails;
 mod trim;
@@ -54,6 +56,7 @@ use crate::digest;
 use crate::digest::keys::KeysError;
 use crate::digest::writer::WriterError;
 use crate::ingest::{self, Ingest, tail};
+use crate::registry;
 use crate::server::ops::{Ops, Readiness};
 use crate::server::{self, BindError, Limits, Listener};
 use crate::snapshot;
@@ -63,7 +66,7 @@ use crate::telemetry::systemd;
 use crate::trail::Trail;
 use crate::wal::{self, DirLock, Wal};
 
-use delivery::{Delivery, Generation, Views};
+use delivery::{Delivery, Views};
 use legs::Ground;
 use logs::Logs;
 use sockets::Sockets;
@@ -224,6 +227,11 @@ impl Daemon {
         } = opened;
         let _ = known.journal.set(journal.clone());
         let keys = keys::open(config).await?;
+        let trails = {
+            let (data_dir, configured) = (data_dir.clone(), trails::of(config));
+            let open = move || registry::Registry::open(&data_dir, configured);
+            tokio::task::spawn_blocking(open).await?.map_err(unusable)?
+        };
 
         if let Some(Listener::Tcp(listener)) = sockets.store {
             let directory = data_dir.join("buckets");
@@ -241,18 +249,10 @@ impl Daemon {
             digest_metrics,
             on_stop,
         };
-        let trails: Arc<[_]> = trails::of(config).into_iter().map(Arc::new).collect();
-        let (wanted_changes, wanted) = watch::channel(Generation {
-            number: 1,
-            trails: trails.clone(),
-            deleted: Arc::default(),
-        });
-        let (drained, _) = tokio::sync::mpsc::unbounded_channel();
         let parts = delivery::Parts {
             sidecars,
             on_stop: on_stop_told,
-            wanted,
-            drained,
+            registry: trails.clone(),
         };
         let delivery = Delivery::start(ground, replay, new_from, parts).await?;
         let views = delivery.views();
@@ -278,8 +278,21 @@ impl Daemon {
         let api = Api::new(api::Home {
             account: config.account_id,
             region: config.region,
-            trails,
+            registry: trails,
             keys,
+            journal_end: {
+                let journal = journal.clone();
+                Arc::new(move || journal.durable())
+            },
+            facts: {
+                let views = views.clone();
+                Arc::new(move |arn| {
+                    let views = views.borrow();
+                    let view = views.iter().find(|view| view.trail.arn() == arn)?;
+                    Some(status::latest(view))
+                })
+            },
+            preflight: Arc::new(preflight::Asking::new(config, addresses)),
         });
         for listener in sockets.api {
             let handler = routes::api(ingest.clone(), asked.clone(), api.clone());

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::delivery::Views;
+use crate::api::status::{Latest, TrailFacts};
 use crate::clock::WallMillis;
 use crate::config::Config;
-use crate::deliver::view::{self, Facts, LegView};
+use crate::deliver::view::{self, Facts, LegView, Sink};
 use crate::digest::writer::{self, view::View};
 use crate::server::ops::Readiness;
 use crate::telemetry::status::{
@@ -32,6 +33,21 @@ pub struct SinkView {
     pub leg: LegView,
     /// A bucket as `s3://…`, or an ARN or a name.
     pub target: String,
+}
+
+impl TrailView {
+    /// These legs go on where those stopped: the news of those are the latest.
+    pub fn inherit(&self, former: &Self) {
+        for SinkView { leg, .. } in &self.sinks {
+            let of = former.sinks.iter().find(|of| of.leg.leg() == leg.leg());
+            if let Some(of) = of {
+                leg.inherit(&of.leg.facts());
+            }
+        }
+        if let (Some(digests), Some(of)) = (&self.digests, &former.digests) {
+            digests.inherit(&of.facts());
+        }
+    }
 }
 
 impl SinkView {
@@ -136,6 +152,31 @@ fn digest(facts: &writer::view::Facts) -> DigestStatus {
         last_delivery_at: facts.last_delivery_at.map(WallMillis::rfc3339),
         last_error: facts.last_error.clone().map(told),
     }
+}
+
+/// What GetTrailStatus tells of a trail.
+pub fn latest(view: &TrailView) -> TrailFacts {
+    let of = |sink| {
+        let mut legs = view.sinks.iter().map(|view| &view.leg);
+        let leg = legs.find(|leg| leg.leg().sink == sink)?;
+        let facts = leg.facts();
+        Some(news(facts.last_delivery_at, facts.last_error.as_ref()))
+    };
+    let digests = view.digests.as_ref().map(|view| {
+        let facts = view.facts();
+        news(facts.last_delivery_at, facts.last_error.as_ref())
+    });
+    TrailFacts {
+        log_files: of(Sink::S3).unwrap_or_default(),
+        notifications: of(Sink::Sns),
+        log_events: of(Sink::Logs),
+        digests,
+    }
+}
+
+fn news(delivered_at: Option<WallMillis>, error: Option<&view::LastError>) -> Latest {
+    let failed = error.map(|error| (error.at, error.code.as_str()));
+    Latest::new(delivered_at, failed)
 }
 
 fn told(error: view::LastError) -> LastError {

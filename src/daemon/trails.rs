@@ -18,6 +18,22 @@ pub fn of(config: &Config) -> Vec<Trail> {
         .collect()
 }
 
+/// What a trail is called in metrics and in names of files: its name, with its home when that is not the daemon's own, since there the same
+/// name may be another trail.
+pub fn label(trail: &Trail, config: &Config) -> String {
+    let Trail {
+        name,
+        home_account,
+        home_region,
+        ..
+    } = trail;
+    if (*home_account, *home_region) == (config.account_id, config.region) {
+        return name.to_string();
+    }
+    // No name has an @ in it.
+    format!("{name}@{home_account}.{home_region}")
+}
+
 fn default(config: &Config) -> Trail {
     let (name, bucket) = DEFAULT_TRAIL;
     Trail {

@@ -18,7 +18,7 @@ const MAX_MESSAGE_CHARS: usize = 512;
 /// A failed attempt. What follows is the leg's decision: all is tried again but what [`Failure::is_about_content`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The service's own code where it has given one, else one of ours: 1 to 64 ASCII letters and digits.
+    /// The service's own code where it has given one, else one of ours: 1 to 64 ASCII letters, digits and dots (`KMS.DisabledException` of S3).
     pub code: String,
     /// One line of at most 512 characters.
     pub message: String,
@@ -29,7 +29,7 @@ pub struct Failure {
 impl Failure {
     pub fn new(code: &str, message: impl AsRef<str>) -> Self {
         let well_formed = (1..=MAX_CODE_BYTES).contains(&code.len())
-            && code.bytes().all(|b| b.is_ascii_alphanumeric());
+            && code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.');
         Self {
             code: if well_formed { code } else { "Unknown" }.to_owned(),
             message: presentable(message.as_ref()),

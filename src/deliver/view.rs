@@ -397,6 +397,20 @@ impl LegView {
         code
     }
 
+    /// The leg goes on where another stopped that is shown in these facts: its news are the latest, until there are others.
+    pub fn inherit(&self, former: &Facts) {
+        let mut facts = self.lock();
+        let Facts {
+            last_error,
+            last_delivery_at,
+            ..
+        } = former;
+        if facts.last_delivery_at.is_none() {
+            facts.last_delivery_at = *last_delivery_at;
+            facts.last_error = facts.last_error.take().or(last_error.clone());
+        }
+    }
+
     pub fn oldest_pending(&self, oldest: Option<WallMillis>) {
         self.lock().oldest_pending = oldest;
     }

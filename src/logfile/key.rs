@@ -54,6 +54,13 @@ pub fn above_account(prefix: &str, organization_id: Option<&str>) -> String {
     named.flat_map(|level| [*level, "/"]).collect()
 }
 
+/// The empty object that CloudTrail leaves where a trail's log files will be, when it is made. It is no log file: its key ends with a slash.
+pub fn marker(trail: &Trail) -> String {
+    let above = above_account(&trail.prefix, trail.organization_id());
+    let folder = Folder::CloudTrail.as_str();
+    format!("{above}{}/{folder}/", trail.home_account)
+}
+
 /// The minute in a file's name. A clock outside the years 1970 to 9999 is taken as the nearer end of them.
 fn stamp(folder: Folder, sealed_at: WallMillis) -> OffsetDateTime {
     const LAST: i64 = 253_402_300_500; // 9999-12-31T23:55:00Z, the last multiple of five minutes

@@ -8,6 +8,7 @@
 pub mod arn;
 pub mod destination;
 pub mod logging;
+pub mod names;
 pub mod selector;
 
 use std::collections::BTreeSet;

@@ -33,9 +33,10 @@ impl Operation for DescribeOrganization {
 
     async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
         let master = call.home.account;
-        let mut ids = call.home.trails.iter();
-        let id = ids
-            .find_map(|trail| trail.organization_id())
+        let book = call.home.registry.book();
+        let mut trails = book.trails();
+        let id = trails
+            .find_map(|entry| entry.trail.organization_id())
             .ok_or(Error::OrganizationsNotInUse(master))?;
         let arn = |resource: &str| format!("arn:aws:organizations::{master}:{resource}/{id}");
         Ok(Answer {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::trail::{Described, Named};
 use crate::api::{Call, Error, Operation};
-use crate::event::Region;
+use crate::event::{AccountId, Region};
 use crate::trail::Trail;
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -41,16 +41,25 @@ impl Operation for DescribeTrails {
             .map(|given| Named::parse(given))
             .collect::<Result<Vec<_>, _>>()?;
         let with_shadows = self.include_shadow_trails.unwrap_or(true);
-        let trails = call.home.trails.iter();
-        let found = trails.filter(|trail| is_described(trail, &asked, call.region, with_shadows));
+        let book = call.home.registry.book();
+        let seen = |trail: &Trail| {
+            trail.home_account == call.account
+                && is_described(trail, &asked, (call.account, call.region), with_shadows)
+        };
+        let found = book.trails().filter(|entry| seen(&entry.trail));
         Ok(Answer {
-            trail_list: found.map(|trail| Described::new(trail)).collect(),
+            trail_list: found.map(|entry| Described::new(entry)).collect(),
         })
     }
 }
 
-/// Whether a caller in `region`, who asked for these or for all, gets this trail.
-fn is_described(trail: &Trail, asked: &[Named], region: Region, with_shadows: bool) -> bool {
+/// Whether a caller of the trail's account, in a region, who asked for these or for all, gets this trail.
+fn is_described(
+    trail: &Trail,
+    asked: &[Named],
+    (account, region): (AccountId, Region),
+    with_shadows: bool,
+) -> bool {
     let is_shadow = trail.is_multi_region && trail.home_region != region;
     if is_shadow && !with_shadows {
         return false;
@@ -58,7 +67,7 @@ fn is_described(trail: &Trail, asked: &[Named], region: Region, with_shadows: bo
     if asked.is_empty() {
         return is_shadow || trail.home_region == region;
     }
-    asked.iter().any(|named| named.is(trail, region))
+    asked.iter().any(|named| named.is(trail, account, region))
 }
 
 #[cfg(test)]
@@ -95,7 +104,9 @@ mod tests {
             let region = region.parse().unwrap();
             let seen = [&everywhere, &local]
                 .into_iter()
-                .filter(|trail| is_described(trail, &named, region, with_shadows))
+                .filter(|trail| {
+                    is_described(trail, &named, (trail.home_account, region), with_shadows)
+                })
                 .map(|trail| trail.name.to_string())
                 .collect::<Vec<_>>()
                 .join(" ");

@@ -1,22 +1,67 @@
 //! The operations: those that traild has, and the names of all that CloudTrail has.
 
+mod add_tags;
+mod create_trail;
+mod delete_trail;
 mod describe_organization;
 mod describe_trails;
+mod get_event_selectors;
+mod get_insight_selectors;
+mod get_trail;
+mod get_trail_status;
 mod list_public_keys;
+mod list_tags;
+mod list_trails;
+mod put_event_selectors;
+mod put_insight_selectors;
+mod remove_tags;
+mod start_logging;
+mod stop_logging;
+mod update_trail;
 
 use super::protocol::{self, Service, Target};
 use super::{Call, Error, Operation};
 
+pub use add_tags::AddTags;
+pub use create_trail::CreateTrail;
+pub use delete_trail::DeleteTrail;
 pub use describe_organization::DescribeOrganization;
 pub use describe_trails::DescribeTrails;
+pub use get_event_selectors::GetEventSelectors;
+pub use get_insight_selectors::GetInsightSelectors;
+pub use get_trail::GetTrail;
+pub use get_trail_status::GetTrailStatus;
 pub use list_public_keys::ListPublicKeys;
+pub use list_tags::ListTags;
+pub use list_trails::ListTrails;
+pub use put_event_selectors::PutEventSelectors;
+pub use put_insight_selectors::PutInsightSelectors;
+pub use remove_tags::RemoveTags;
+pub use start_logging::StartLogging;
+pub use stop_logging::StopLogging;
+pub use update_trail::UpdateTrail;
 
 /// Runs what `target` asks for: the JSON of its answer.
 pub async fn run(target: Target<'_>, body: &[u8], call: &Call<'_>) -> Result<Vec<u8>, Error> {
     use Service::{CloudTrail, Organizations};
     match (target.service, target.operation) {
+        (CloudTrail, AddTags::NAME) => answer::<AddTags>(body, call).await,
+        (CloudTrail, CreateTrail::NAME) => answer::<CreateTrail>(body, call).await,
+        (CloudTrail, DeleteTrail::NAME) => answer::<DeleteTrail>(body, call).await,
         (CloudTrail, DescribeTrails::NAME) => answer::<DescribeTrails>(body, call).await,
+        (CloudTrail, GetEventSelectors::NAME) => answer::<GetEventSelectors>(body, call).await,
+        (CloudTrail, GetInsightSelectors::NAME) => answer::<GetInsightSelectors>(body, call).await,
+        (CloudTrail, GetTrail::NAME) => answer::<GetTrail>(body, call).await,
+        (CloudTrail, GetTrailStatus::NAME) => answer::<GetTrailStatus>(body, call).await,
         (CloudTrail, ListPublicKeys::NAME) => answer::<ListPublicKeys>(body, call).await,
+        (CloudTrail, ListTags::NAME) => answer::<ListTags>(body, call).await,
+        (CloudTrail, ListTrails::NAME) => answer::<ListTrails>(body, call).await,
+        (CloudTrail, PutEventSelectors::NAME) => answer::<PutEventSelectors>(body, call).await,
+        (CloudTrail, PutInsightSelectors::NAME) => answer::<PutInsightSelectors>(body, call).await,
+        (CloudTrail, RemoveTags::NAME) => answer::<RemoveTags>(body, call).await,
+        (CloudTrail, StartLogging::NAME) => answer::<StartLogging>(body, call).await,
+        (CloudTrail, StopLogging::NAME) => answer::<StopLogging>(body, call).await,
+        (CloudTrail, UpdateTrail::NAME) => answer::<UpdateTrail>(body, call).await,
         (CloudTrail, other) => match OF_CLOUDTRAIL.iter().find(|name| **name == other) {
             Some(name) => Err(Error::UnsupportedOperation(name)),
             None => Err(target.unknown()),

@@ -56,6 +56,11 @@ impl LogStreams {
         }
     }
 
+    /// Makes the stream that a trail without a backlog writes to, and so sees that the group may be written to.
+    pub async fn prepare(&self) -> Result<(), Failure> {
+        self.create(&self.stream(0)).await
+    }
+
     fn stream(&self, lane: usize) -> String {
         let Trail {
             home_account,

@@ -104,6 +104,16 @@ impl View {
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    /// The writer goes on where another stopped that is shown in these facts.
+    pub fn inherit(&self, former: &Facts) {
+        let mut facts = self.lock();
+        facts.delivered += former.delivered;
+        if facts.last_delivery_at.is_none() {
+            facts.last_delivery_at = former.last_delivery_at;
+            facts.last_error = facts.last_error.take().or(former.last_error.clone());
+        }
+    }
+
     pub(super) fn delivered(&self, digests: u64, at: WallMillis) {
         let counter = self.metrics.delivered.get_or_create(&self.label).clone();
         counter.inc_by(digests);

@@ -4,8 +4,8 @@
 
 use std::net::Ipv4Addr;
 
-use crate::trail::TrailName;
-use crate::trail::arn::{Arn, not_an_arn};
+use super::TrailName;
+use super::arn::{Arn, not_an_arn};
 
 /// CloudTrail's rules for trails, which the type knows.
 pub fn trail_name(name: &str) -> Result<(), String> {

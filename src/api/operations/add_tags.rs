@@ -1,0 +1,31 @@
+//! AddTags: tags of a trail, which is named by its ARN. One that is there gets its new value.
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::{Call, Error, Operation, tags, trail};
+use crate::registry::Tag;
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct AddTags {
+    #[serde(default)]
+    resource_id: String,
+    #[serde(default)]
+    tags_list: Vec<Tag>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Answer {}
+
+impl Operation for AddTags {
+    const NAME: &'static str = "AddTags";
+    type Answer = Answer;
+
+    async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
+        let entry = tags::resource(call, &self.resource_id)?;
+        let new = tags::checked(self.tags_list)?;
+        trail::of_api(&entry)?;
+        trail::change_entry(call, &entry, |entry| tags::add(&mut entry.tags, new)).await?;
+        Ok(Answer {})
+    }
+}

@@ -1,0 +1,58 @@
+//! ListTags: the tags of up to 20 trails, named by their ARNs. All come in one answer.
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::{Call, Error, Operation, tags};
+use crate::registry::Tag;
+
+/// API reference, ListTags, `ResourceIdList`.
+const MAX_RESOURCES: usize = 20;
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ListTags {
+    #[serde(default)]
+    resource_id_list: Vec<String>,
+    /// "Reserved for future use."
+    next_token: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Answer {
+    resource_tag_list: Vec<ResourceTag>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct ResourceTag {
+    resource_id: String,
+    tags_list: Vec<Tag>,
+}
+
+impl Operation for ListTags {
+    const NAME: &'static str = "ListTags";
+    type Answer = Answer;
+
+    async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
+        if self.next_token.is_some() {
+            return Err(Error::InvalidToken);
+        }
+        let asked = self.resource_id_list.len();
+        if asked > MAX_RESOURCES {
+            return Err(Error::InvalidParameter(format!(
+                "ResourceIdList has at most {MAX_RESOURCES} ARNs, given: {asked}"
+            )));
+        }
+        let list = self.resource_id_list.into_iter().map(|resource_id| {
+            let entry = tags::resource(call, &resource_id)?;
+            Ok(ResourceTag {
+                resource_id,
+                tags_list: entry.tags.clone(),
+            })
+        });
+        Ok(Answer {
+            resource_tag_list: list.collect::<Result<_, Error>>()?,
+        })
+    }
+}

@@ -1,0 +1,35 @@
+//! RemoveTags: takes tags from a trail, which is named by its ARN. One that is not there is no mistake.
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::{Call, Error, Operation, tags, trail};
+use crate::registry::Tag;
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RemoveTags {
+    #[serde(default)]
+    resource_id: String,
+    #[serde(default)]
+    tags_list: Vec<Tag>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Answer {}
+
+impl Operation for RemoveTags {
+    const NAME: &'static str = "RemoveTags";
+    type Answer = Answer;
+
+    async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
+        let entry = tags::resource(call, &self.resource_id)?;
+        let keys = tags::checked_keys(self.tags_list)?;
+        trail::of_api(&entry)?;
+        let changed = trail::change_entry(call, &entry, move |entry| {
+            entry.tags.retain(|tag| !keys.contains(&tag.key));
+            Ok(())
+        });
+        changed.await?;
+        Ok(Answer {})
+    }
+}

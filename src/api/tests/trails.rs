@@ -1,0 +1,919 @@
+//! Trails over the protocol.
+
+use super::*;
+use crate::api::status::Latest;
+use crate::deliver::failure::Failure;
+
+const AWAY: &str = "eu-west-1";
+
+/// Asks as an account, in a region.
+async fn ask_as(api: &Api, (account, region): (&str, &str), operation: &str, body: Value) -> Read {
+    let mut request = request(&cloudtrail(operation), body.to_string());
+    let header = format!(
+        "AWS4-HMAC-SHA256 Credential={account}/20260501/{region}/cloudtrail/aws4_request, SignedHeaders=host, Signature=00"
+    );
+    let header = HeaderValue::try_from(header).unwrap();
+    request.headers_mut().insert(AUTHORIZATION, header);
+    send(api, request).await
+}
+
+/// Asks as the home account at home.
+async fn home(api: &Api, operation: &str, body: Value) -> Read {
+    ask(api, &cloudtrail(operation), body.to_string()).await
+}
+
+fn arn(name: &str) -> String {
+    format!("arn:aws:cloudtrail:us-east-1:111122223333:trail/{name}")
+}
+
+/// An api with a trail `made` of the API and a trail `main` of the configuration.
+async fn with_made() -> (Fixture, Api) {
+    let fixture = Fixture::new(vec![trail()]);
+    let api = fixture.api();
+    let created = home(
+        &api,
+        "CreateTrail",
+        json!({"Name": "made", "S3BucketName": "b-1"}),
+    )
+    .await;
+    assert_eq!(created.status, 200, "{created:?}");
+    (fixture, api)
+}
+
+#[tokio::test]
+async fn a_new_trail_has_cloudtrails_defaults_and_answers_with_what_is_set() {
+    let (_fixture, api) = with_made().await;
+    let plain = home(&api, "GetTrail", json!({"Name": "made"})).await;
+    assert_eq!(
+        plain.body,
+        json!({"Trail": {
+            "Name": "made", "S3BucketName": "b-1", "IncludeGlobalServiceEvents": true, "IsMultiRegionTrail": false,
+            "HomeRegion": "us-east-1", "TrailARN": arn("made"), "LogFileValidationEnabled": false,
+            "HasCustomEventSelectors": false, "HasInsightSelectors": false, "IsOrganizationTrail": false,
+        }})
+    );
+    let selectors = home(&api, "GetEventSelectors", json!({"TrailName": "made"})).await;
+    assert_eq!(
+        selectors.body,
+        json!({"TrailARN": arn("made"), "EventSelectors": [{
+            "ReadWriteType": "All", "IncludeManagementEvents": true, "DataResources": [], "ExcludeManagementEventSources": [],
+        }]})
+    );
+    let status = home(&api, "GetTrailStatus", json!({"Name": "made"})).await;
+    assert_eq!(
+        status.body,
+        json!({
+            "IsLogging": false, "LatestDeliveryAttemptTime": "", "LatestNotificationAttemptTime": "",
+            "LatestNotificationAttemptSucceeded": "", "LatestDeliveryAttemptSucceeded": "",
+            "TimeLoggingStarted": "", "TimeLoggingStopped": "",
+        })
+    );
+    let group = "arn:aws:logs:us-east-1:111122223333:log-group:trail";
+    let role = "arn:aws:iam::111122223333:role/r";
+    let full = home(
+        &api,
+        "CreateTrail",
+        json!({
+            "Name": "full", "S3BucketName": "b-1", "S3KeyPrefix": "a/b", "SnsTopicName": "told", "IncludeGlobalServiceEvents": true,
+            "IsMultiRegionTrail": true, "EnableLogFileValidation": true, "CloudWatchLogsLogGroupArn": group,
+            "CloudWatchLogsRoleArn": role, "KmsKeyId": "alias/k", "IsOrganizationTrail": false,
+            "TagsList": [{"Key": "team", "Value": "audit"}, {"Key": "empty"}], "Unknown": {"x": 1},
+        }),
+    )
+    .await;
+    assert_eq!(
+        full.body,
+        json!({
+            "Name": "full", "S3BucketName": "b-1", "S3KeyPrefix": "a/b", "SnsTopicName": "told",
+            "SnsTopicARN": "arn:aws:sns:us-east-1:111122223333:told", "IncludeGlobalServiceEvents": true, "IsMultiRegionTrail": true,
+            "TrailARN": arn("full"), "LogFileValidationEnabled": true, "CloudWatchLogsLogGroupArn": format!("{group}:*"),
+            "CloudWatchLogsRoleArn": role, "KmsKeyId": "alias/k", "IsOrganizationTrail": false,
+        })
+    );
+    let tags = home(
+        &api,
+        "ListTags",
+        json!({"ResourceIdList": [arn("full"), arn("made")]}),
+    )
+    .await;
+    assert_eq!(
+        tags.body,
+        json!({"ResourceTagList": [
+            {"ResourceId": arn("full"), "TagsList": [{"Key": "team", "Value": "audit"}, {"Key": "empty"}]},
+            {"ResourceId": arn("made"), "TagsList": []},
+        ]})
+    );
+}
+
+#[tokio::test]
+async fn an_update_changes_what_it_names_and_removes_what_it_empties() {
+    let (fixture, api) = with_made().await;
+    let set = |body: Value| home(&api, "UpdateTrail", body);
+    let group = "arn:aws:logs:us-east-1:111122223333:log-group:trail:*";
+    let role = "arn:aws:iam::111122223333:role/r";
+    let plain = json!({
+        "Name": "made", "S3BucketName": "b-1", "IncludeGlobalServiceEvents": true, "IsMultiRegionTrail": false,
+        "TrailARN": arn("made"), "LogFileValidationEnabled": false, "IsOrganizationTrail": false,
+    });
+    let mut expected = plain.clone();
+    for (given, set_to) in [
+        (json!({}), json!({})),
+        (
+            json!({"S3BucketName": "b-2", "S3KeyPrefix": "p"}),
+            json!({"S3BucketName": "b-2", "S3KeyPrefix": "p"}),
+        ),
+        (
+            json!({"EnableLogFileValidation": true, "IsMultiRegionTrail": true}),
+            json!({"LogFileValidationEnabled": true, "IsMultiRegionTrail": true}),
+        ),
+        (
+            json!({"SnsTopicName": "arn:aws:sns:eu-west-1:111122223333:told"}),
+            json!({"SnsTopicName": "arn:aws:sns:eu-west-1:111122223333:told", "SnsTopicARN": "arn:aws:sns:eu-west-1:111122223333:told"}),
+        ),
+        (
+            json!({"CloudWatchLogsLogGroupArn": group}),
+            json!({"CloudWatchLogsLogGroupArn": group}),
+        ),
+        (
+            json!({"CloudWatchLogsRoleArn": role}),
+            json!({"CloudWatchLogsRoleArn": role}),
+        ),
+        (
+            json!({"CloudWatchLogsRoleArn": ""}),
+            json!({"CloudWatchLogsRoleArn": null}),
+        ),
+        (
+            json!({"CloudWatchLogsLogGroupArn": group, "CloudWatchLogsRoleArn": role}),
+            json!({"CloudWatchLogsRoleArn": role}),
+        ),
+        (
+            json!({"KmsKeyId": "alias/k"}),
+            json!({"KmsKeyId": "alias/k"}),
+        ),
+        (json!({"SnsTopicName": null}), json!({})),
+        (
+            json!({"S3KeyPrefix": "", "SnsTopicName": ""}),
+            json!({"S3KeyPrefix": null, "SnsTopicName": null, "SnsTopicARN": null}),
+        ),
+        (
+            json!({"CloudWatchLogsLogGroupArn": ""}),
+            json!({"CloudWatchLogsLogGroupArn": null, "CloudWatchLogsRoleArn": null}),
+        ),
+        (json!({"KmsKeyId": ""}), json!({"KmsKeyId": null})),
+        (
+            json!({"S3BucketName": "b-1", "EnableLogFileValidation": false, "IsMultiRegionTrail": false}),
+            json!({"S3BucketName": "b-1", "LogFileValidationEnabled": false, "IsMultiRegionTrail": false}),
+        ),
+    ] {
+        for (member, value) in set_to.as_object().unwrap() {
+            let members = expected.as_object_mut().unwrap();
+            match value {
+                Value::Null => members.remove(member),
+                value => members.insert(member.clone(), value.clone()),
+            };
+        }
+        let mut body = given.clone();
+        body["Name"] = json!(arn("made"));
+        let answer = set(body).await;
+        assert_eq!((answer.status, &answer.body), (200, &expected), "{given}");
+    }
+    assert_eq!(expected, plain);
+    // The restart finds what the last answer said.
+    let again = home(&fixture.api(), "UpdateTrail", json!({"Name": "made"})).await;
+    assert_eq!(again.body, plain);
+}
+
+#[tokio::test]
+async fn only_what_an_update_names_is_asked_for_again() {
+    let (fixture, api) = with_made().await;
+    fixture.preflight.asked.lock().unwrap().clear();
+    for (body, asked) in [
+        (json!({"EnableLogFileValidation": true}), vec!["bucket b-1"]),
+        (
+            json!({"S3BucketName": "b-2", "SnsTopicName": "told"}),
+            vec!["bucket b-2", "topic b-2"],
+        ),
+        (json!({"SnsTopicName": ""}), vec!["bucket b-2"]),
+    ] {
+        let mut body = body;
+        body["Name"] = json!("made");
+        assert_eq!(home(&api, "UpdateTrail", body).await.status, 200);
+        let said = std::mem::take(&mut *fixture.preflight.asked.lock().unwrap());
+        assert_eq!(said, asked);
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_refused_by_the_name_that_cloudtrail_has_for_it() {
+    let (_fixture, api) = with_made().await;
+    let create = |members: Value| {
+        let mut body = json!({"Name": "other", "S3BucketName": "b-1"});
+        let given = members.as_object().unwrap().clone();
+        body.as_object_mut().unwrap().extend(given);
+        ("CreateTrail", body)
+    };
+    let update = |members: Value| {
+        let mut body = json!({"Name": "made"});
+        let given = members.as_object().unwrap().clone();
+        body.as_object_mut().unwrap().extend(given);
+        ("UpdateTrail", body)
+    };
+    let long = "x".repeat(300);
+    let many_tags: Vec<_> = (0..51).map(|n| json!({"Key": n.to_string()})).collect();
+    let tag = |key: &str| json!([{"Key": key, "Value": "v"}]);
+    let put = |body: Value| {
+        let mut body = body;
+        body["TrailName"] = json!("made");
+        ("PutEventSelectors", body)
+    };
+    let insights = |selectors: Value| {
+        let body = json!({"TrailName": "made", "InsightSelectors": selectors});
+        ("PutInsightSelectors", body)
+    };
+    let group = "arn:aws:logs:us-east-1:111122223333:log-group:trail";
+    let of_all =
+        json!([{"FieldSelectors": [{"Field": "eventCategory", "Equals": ["Management"]}]}]);
+    let mut cases = vec![
+        (create(json!({"Name": "ab"})), "InvalidTrailName"),
+        (create(json!({"Name": null})), "Serialization"),
+        (
+            ("CreateTrail", json!({"S3BucketName": "b-1"})),
+            "InvalidTrailName",
+        ),
+        (
+            ("CreateTrail", json!({"Name": "other"})),
+            "InvalidS3BucketName",
+        ),
+        (create(json!({"Name": arn("other")})), "InvalidTrailName"),
+        (create(json!({"Name": "made"})), "TrailAlreadyExists"),
+        (create(json!({"Name": "main"})), "TrailAlreadyExists"),
+        (create(json!({"TagsList": many_tags})), "TagsLimitExceeded"),
+        (
+            create(json!({"TagsList": tag("aws:x")})),
+            "InvalidTagParameter",
+        ),
+        (create(json!({"TagsList": [{}]})), "InvalidTagParameter"),
+        (
+            create(json!({"IsOrganizationTrail": true})),
+            "OrganizationsNotInUse",
+        ),
+        (update(json!({"Name": "absent"})), "TrailNotFound"),
+        (update(json!({"Name": arn("absent")})), "TrailNotFound"),
+        (update(json!({"Name": "arn:aws:x"})), "CloudTrailARNInvalid"),
+        (update(json!({"Name": "main"})), "OperationNotPermitted"),
+        (update(json!({"S3BucketName": ""})), "InvalidS3BucketName"),
+        (put(json!({})), "InvalidEventSelectors"),
+        (put(json!({"EventSelectors": []})), "InvalidEventSelectors"),
+        (put(json!({"EventSelectors": {}})), "InvalidEventSelectors"),
+        (
+            put(json!({"EventSelectors": [{"ReadWriteType": "Some"}]})),
+            "InvalidEventSelectors",
+        ),
+        (
+            put(json!({"EventSelectors": vec![json!({}); 6]})),
+            "InvalidEventSelectors",
+        ),
+        (
+            put(json!({"EventSelectors": [{}], "AdvancedEventSelectors": of_all})),
+            "InvalidEventSelectors",
+        ),
+        (
+            put(json!({"AdvancedEventSelectors": [{"FieldSelectors": []}]})),
+            "InvalidEventSelectors",
+        ),
+        (
+            insights(json!([{"InsightType": "Some"}])),
+            "InvalidInsightSelectors",
+        ),
+        (insights(json!([{}])), "InvalidInsightSelectors"),
+        (
+            insights(
+                json!([{"InsightType": "ApiCallRateInsight"}, {"InsightType": "ApiCallRateInsight"}]),
+            ),
+            "InvalidInsightSelectors",
+        ),
+        (
+            insights(json!([{"InsightType": "ApiCallRateInsight", "EventCategories": ["Some"]}])),
+            "InvalidInsightSelectors",
+        ),
+        (
+            insights(json!([{"InsightType": "ApiCallRateInsight", "EventCategories": []}])),
+            "InvalidInsightSelectors",
+        ),
+        (
+            ("PutInsightSelectors", json!({"InsightSelectors": []})),
+            "InvalidParameter",
+        ),
+        (
+            (
+                "PutInsightSelectors",
+                json!({"EventDataStore": "eds", "InsightSelectors": []}),
+            ),
+            "InvalidParameter",
+        ),
+        (
+            (
+                "PutInsightSelectors",
+                json!({"TrailName": "made", "EventDataStore": "eds"}),
+            ),
+            "InvalidParameterCombination",
+        ),
+        (
+            (
+                "PutInsightSelectors",
+                json!({"TrailName": "made", "InsightsDestination": "eds"}),
+            ),
+            "InvalidParameterCombination",
+        ),
+        (
+            ("GetInsightSelectors", json!({"TrailName": "made"})),
+            "InsightNotEnabled",
+        ),
+        (("GetInsightSelectors", json!({})), "InvalidParameter"),
+        (
+            (
+                "GetInsightSelectors",
+                json!({"TrailName": "made", "EventDataStore": "eds"}),
+            ),
+            "InvalidParameterCombination",
+        ),
+        (
+            ("ListTags", json!({"ResourceIdList": vec![arn("made"); 21]})),
+            "InvalidParameter",
+        ),
+        (
+            (
+                "ListTags",
+                json!({"ResourceIdList": [arn("made")], "NextToken": "x"}),
+            ),
+            "InvalidToken",
+        ),
+        (
+            (
+                "ListTags",
+                json!({"ResourceIdList": [arn("made"), arn("absent")]}),
+            ),
+            "ResourceNotFound",
+        ),
+        (("ListTrails", json!({"NextToken": "x"})), "InvalidToken"),
+        (
+            (
+                "AddTags",
+                json!({"ResourceId": arn("main"), "TagsList": tag("a")}),
+            ),
+            "OperationNotPermitted",
+        ),
+        (
+            (
+                "RemoveTags",
+                json!({"ResourceId": arn("main"), "TagsList": tag("a")}),
+            ),
+            "OperationNotPermitted",
+        ),
+        (
+            (
+                "AddTags",
+                json!({"ResourceId": arn("made"), "TagsList": many_tags}),
+            ),
+            "TagsLimitExceeded",
+        ),
+    ];
+    // What both take and refuse.
+    for (members, code) in [
+        (json!({"S3BucketName": "B"}), "InvalidS3BucketName"),
+        (json!({"S3BucketName": "a/../b"}), "InvalidS3BucketName"),
+        (json!({"S3KeyPrefix": "/a"}), "InvalidS3Prefix"),
+        (json!({"S3KeyPrefix": long}), "InvalidS3Prefix"),
+        (json!({"SnsTopicName": "a b"}), "InvalidSnsTopicName"),
+        (json!({"SnsTopicName": long}), "InvalidSnsTopicName"),
+        (json!({"SnsTopicName": "told.fifo"}), "InvalidSnsTopicName"),
+        (
+            json!({"SnsTopicName": "arn:aws:sqs:us-east-1:111122223333:told"}),
+            "InvalidSnsTopicName",
+        ),
+        (json!({"KmsKeyId": "not a key"}), "InvalidKmsKeyId"),
+        (
+            json!({"KmsKeyId": "arn:aws:kms:us-east-1:111122223333:x"}),
+            "InvalidKmsKeyId",
+        ),
+        (
+            json!({"CloudWatchLogsLogGroupArn": "trail"}),
+            "InvalidCloudWatchLogsLogGroupArn",
+        ),
+        (
+            json!({"CloudWatchLogsLogGroupArn": group, "CloudWatchLogsRoleArn": "r"}),
+            "InvalidCloudWatchLogsRoleArn",
+        ),
+        (
+            json!({"CloudWatchLogsRoleArn": "arn:aws:iam::111122223333:role/r"}),
+            "InvalidParameterCombination",
+        ),
+        (
+            json!({"IsMultiRegionTrail": true, "IncludeGlobalServiceEvents": false}),
+            "InvalidParameterCombination",
+        ),
+        (json!({"IsMultiRegionTrail": "yes"}), "Serialization"),
+    ] {
+        cases.push((create(members.clone()), code));
+        cases.push((update(members), code));
+    }
+    for operation in [
+        "GetTrail",
+        "GetTrailStatus",
+        "StartLogging",
+        "StopLogging",
+        "DeleteTrail",
+    ] {
+        for (name, code) in [
+            ("absent", "TrailNotFound"),
+            ("", "InvalidTrailName"),
+            ("arn:aws:cloudtrail", "CloudTrailARNInvalid"),
+        ] {
+            cases.push(((operation, json!({"Name": name})), code));
+        }
+    }
+    for operation in ["StartLogging", "StopLogging", "DeleteTrail"] {
+        cases.push((
+            (operation, json!({"Name": "main"})),
+            "OperationNotPermitted",
+        ));
+    }
+    for operation in [
+        "GetEventSelectors",
+        "PutEventSelectors",
+        "GetInsightSelectors",
+        "PutInsightSelectors",
+    ] {
+        for (name, code) in [
+            ("absent", "TrailNotFound"),
+            ("a b", "InvalidTrailName"),
+            ("arn:aws:cloudtrail", "CloudTrailARNInvalid"),
+        ] {
+            let body = json!({"TrailName": name, "EventSelectors": [{}], "InsightSelectors": []});
+            cases.push(((operation, body), code));
+        }
+    }
+    for operation in ["PutEventSelectors", "PutInsightSelectors"] {
+        let body = json!({"TrailName": "main", "EventSelectors": [{}], "InsightSelectors": []});
+        cases.push(((operation, body), "OperationNotPermitted"));
+    }
+    for (resource, code) in [
+        (&*arn("absent"), "ResourceNotFound"),
+        ("made", "CloudTrailARNInvalid"),
+        (
+            "arn:aws:cloudtrail:us-east-1:111122223333",
+            "CloudTrailARNInvalid",
+        ),
+        (
+            "arn:aws:cloudtrail:us-east-1:111122223333:trail/a",
+            "CloudTrailARNInvalid",
+        ),
+        (
+            "arn:aws:cloudtrail:us-east-1:1:trail/made",
+            "CloudTrailARNInvalid",
+        ),
+        (
+            "arn:aws:cloudtrail:us-east-1:111122223333:channel/",
+            "ChannelARNInvalid",
+        ),
+        (
+            "arn:aws:cloudtrail:us-east-1:111122223333:channel/abc",
+            "ChannelNotFound",
+        ),
+        (
+            "arn:aws:cloudtrail:us-east-1:111122223333:eventdatastore/a b",
+            "EventDataStoreARNInvalid",
+        ),
+        (
+            "arn:aws:cloudtrail:us-east-1:111122223333:eventdatastore/abc",
+            "EventDataStoreNotFound",
+        ),
+        (
+            "arn:aws:cloudtrail:us-east-1:111122223333:dashboard/abc",
+            "ResourceTypeNotSupported",
+        ),
+        ("arn:aws:s3:::b-1", "ResourceTypeNotSupported"),
+    ] {
+        cases.push((("ListTags", json!({"ResourceIdList": [resource]})), code));
+        for operation in ["AddTags", "RemoveTags"] {
+            let body = json!({"ResourceId": resource, "TagsList": tag("a")});
+            cases.push(((operation, body), code));
+        }
+    }
+    for operation in ["AddTags", "RemoveTags"] {
+        let body = json!({"ResourceId": arn("made"), "TagsList": tag("")});
+        cases.push(((operation, body), "InvalidTagParameter"));
+    }
+    let before = home(&api, "DescribeTrails", json!({})).await.body;
+    for ((operation, body), code) in cases {
+        let answer = home(&api, operation, body.clone()).await;
+        let expected = format!("{code}Exception");
+        assert_eq!(
+            (answer.status, answer.code()),
+            (400, &*expected),
+            "{operation} {body}"
+        );
+    }
+    assert_eq!(home(&api, "DescribeTrails", json!({})).await.body, before);
+}
+
+#[tokio::test]
+async fn a_trail_is_changed_at_home_and_read_from_everywhere_by_its_arn() {
+    let (_fixture, api) = with_made().await;
+    let away = ("111122223333", AWAY);
+    for (operation, member, body) in [
+        ("UpdateTrail", "Name", json!({})),
+        ("DeleteTrail", "Name", json!({})),
+        ("StartLogging", "Name", json!({})),
+        ("StopLogging", "Name", json!({})),
+        (
+            "PutEventSelectors",
+            "TrailName",
+            json!({"EventSelectors": [{}]}),
+        ),
+        (
+            "PutInsightSelectors",
+            "TrailName",
+            json!({"InsightSelectors": []}),
+        ),
+    ] {
+        let mut body = body;
+        body[member] = json!(arn("made"));
+        let answer = ask_as(&api, away, operation, body.clone()).await;
+        assert_eq!(answer.code(), "InvalidHomeRegionException", "{operation}");
+        body[member] = json!("made");
+        let answer = ask_as(&api, away, operation, body).await;
+        assert_eq!(answer.code(), "TrailNotFoundException", "{operation}");
+    }
+    let tags = json!({"ResourceId": arn("made"), "TagsList": [{"Key": "a"}]});
+    for (operation, body) in [
+        ("GetTrail", json!({"Name": arn("made")})),
+        ("GetTrailStatus", json!({"Name": arn("made")})),
+        ("GetEventSelectors", json!({"TrailName": arn("made")})),
+        ("ListTags", json!({"ResourceIdList": [arn("made")]})),
+        ("AddTags", tags.clone()),
+        ("RemoveTags", tags),
+    ] {
+        let answer = ask_as(&api, away, operation, body).await;
+        assert_eq!(answer.status, 200, "{operation}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_account_has_its_own_trails_and_sees_no_others() {
+    let (_fixture, api) = with_made().await;
+    let other = ("444455556666", "us-east-1");
+    let body = json!({"Name": "made", "S3BucketName": "b-1"});
+    let created = ask_as(&api, other, "CreateTrail", body).await;
+    let others = "arn:aws:cloudtrail:us-east-1:444455556666:trail/made";
+    assert_eq!(created.body["TrailARN"], others);
+    for (who, sees) in [
+        (("111122223333", AWAY), vec![arn("made"), arn("main")]),
+        (other, vec![others.to_owned()]),
+        (("777788889999", AWAY), vec![]),
+    ] {
+        let list = ask_as(&api, who, "ListTrails", json!({})).await;
+        let mut arns: Vec<_> = list.body["Trails"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|info| info["TrailARN"].as_str().unwrap().to_owned())
+            .collect();
+        arns.sort();
+        let mut sees = sees;
+        sees.sort();
+        assert_eq!(arns, sees);
+    }
+    let described = ask_as(&api, other, "DescribeTrails", json!({})).await;
+    assert_eq!(described.body["trailList"].as_array().unwrap().len(), 1);
+    for given in ["main".to_owned(), arn("made"), arn("main")] {
+        let answer = ask_as(&api, other, "GetTrail", json!({"Name": given})).await;
+        assert_eq!(answer.code(), "TrailNotFoundException", "{given}");
+    }
+    let body = json!({"Name": "org", "S3BucketName": "b-1", "IsOrganizationTrail": true});
+    let answer = ask_as(&api, other, "CreateTrail", body).await;
+    assert_eq!(answer.code(), "NotOrganizationMasterAccountException");
+}
+
+#[tokio::test]
+async fn an_organization_trail_is_of_the_organization_that_the_configuration_knows() {
+    let of = Trail {
+        accounts: Accounts::Organization {
+            id: "o-exampleorgid".to_owned(),
+            members: Members::Every,
+        },
+        ..trail()
+    };
+    let fixture = Fixture::new(vec![of.clone()]);
+    let api = fixture.api();
+    let body = json!({"Name": "org", "S3BucketName": "b-1", "IsOrganizationTrail": true});
+    let created = home(&api, "CreateTrail", body).await;
+    assert_eq!(created.body["IsOrganizationTrail"], true);
+    let book = api.home.registry.book();
+    let made = book.trails().last().unwrap();
+    assert_eq!(made.trail.accounts, of.accounts);
+    let body = json!({"Name": "org", "IsOrganizationTrail": false});
+    let updated = home(&api, "UpdateTrail", body).await;
+    assert_eq!(updated.body["IsOrganizationTrail"], false);
+}
+
+#[tokio::test]
+async fn nothing_is_made_that_its_destinations_refuse() {
+    let (fixture, api) = with_made().await;
+    let failure = |status: u16, code: &str| Failure {
+        status: Some(status),
+        ..Failure::new(code, "no")
+    };
+    let body = |operation: &str| {
+        json!({
+            "Name": if operation == "CreateTrail" { "other" } else { "made" }, "S3BucketName": "b-2", "SnsTopicName": "told",
+            "CloudWatchLogsLogGroupArn": "arn:aws:logs:us-east-1:111122223333:log-group:trail",
+        })
+    };
+    for (what, failure, status, code) in [
+        (
+            "bucket",
+            failure(404, "NoSuchBucket"),
+            400,
+            "S3BucketDoesNotExistException",
+        ),
+        (
+            "bucket",
+            failure(403, "AccessDenied"),
+            400,
+            "InsufficientS3BucketPolicyException",
+        ),
+        (
+            "bucket",
+            failure(503, "SlowDown"),
+            503,
+            "ServiceUnavailableException",
+        ),
+        (
+            "topic",
+            failure(404, "NotFound"),
+            400,
+            "InsufficientSnsTopicPolicyException",
+        ),
+        (
+            "log group",
+            failure(400, "ResourceNotFoundException"),
+            400,
+            "InvalidCloudWatchLogsLogGroupArnException",
+        ),
+        (
+            "log group",
+            failure(400, "AccessDeniedException"),
+            400,
+            "InvalidCloudWatchLogsRoleArnException",
+        ),
+        (
+            "log group",
+            failure(500, "InternalFailure"),
+            400,
+            "CloudWatchLogsDeliveryUnavailableException",
+        ),
+    ] {
+        *fixture.preflight.failures.lock().unwrap() = [(what, failure)].into();
+        for operation in ["CreateTrail", "UpdateTrail"] {
+            let answer = home(&api, operation, body(operation)).await;
+            assert_eq!(
+                (answer.status, answer.code()),
+                (status, code),
+                "{operation} {what}"
+            );
+        }
+    }
+    let trails = home(&api, "DescribeTrails", json!({})).await;
+    assert_eq!(trails.body["trailList"].as_array().unwrap().len(), 2);
+    assert_eq!(trails.body["trailList"][1]["S3BucketName"], "b-1");
+}
+
+#[tokio::test]
+async fn of_two_updates_at_the_same_time_the_second_is_refused() {
+    let (fixture, api) = with_made().await;
+    let gate = &fixture.preflight.gate;
+    gate.forget_permits(usize::MAX);
+    let update = |bucket: &str| {
+        home(
+            &api,
+            "UpdateTrail",
+            json!({"Name": "made", "S3BucketName": bucket}),
+        )
+    };
+    let both = async { tokio::join!(update("b-2"), update("b-3")) };
+    let let_go = async {
+        while fixture.preflight.asked.lock().unwrap().len() < 3 {
+            tokio::task::yield_now().await;
+        }
+        gate.add_permits(2);
+    };
+    let ((first, second), ()) = tokio::join!(both, let_go);
+    let mut statuses = [first.status, second.status];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 400]);
+    let refused = [&first, &second]
+        .into_iter()
+        .find(|answer| answer.status == 400);
+    assert_eq!(refused.unwrap().code(), "ConflictException");
+}
+
+#[tokio::test]
+async fn logging_is_started_and_stopped_and_a_deleted_trail_is_gone() {
+    let (_fixture, api) = with_made().await;
+    let status = async || {
+        home(&api, "GetTrailStatus", json!({"Name": "made"}))
+            .await
+            .body
+    };
+    for (operation, is_logging) in [
+        ("StopLogging", false),
+        ("StartLogging", true),
+        ("StartLogging", true),
+        ("StopLogging", false),
+        ("StopLogging", false),
+        ("StartLogging", true),
+    ] {
+        let answer = home(&api, operation, json!({"Name": "made"})).await;
+        assert_eq!((answer.status, answer.body), (200, json!({})));
+        assert_eq!(status().await["IsLogging"], is_logging, "{operation}");
+    }
+    let told = status().await;
+    assert!(told["StartLoggingTime"].as_f64() >= told["StopLoggingTime"].as_f64());
+    assert_eq!(told["TimeLoggingStarted"].as_str().unwrap().len(), 20);
+
+    let configured = home(&api, "GetTrailStatus", json!({"Name": "main"})).await;
+    assert_eq!(configured.body["IsLogging"], true);
+
+    let deleted = home(&api, "DeleteTrail", json!({"Name": arn("made")})).await;
+    assert_eq!((deleted.status, deleted.body), (200, json!({})));
+    for operation in ["GetTrail", "DeleteTrail", "StartLogging"] {
+        let answer = home(&api, operation, json!({"Name": "made"})).await;
+        assert_eq!(answer.code(), "TrailNotFoundException");
+    }
+    let again = home(
+        &api,
+        "CreateTrail",
+        json!({"Name": "made", "S3BucketName": "b-1"}),
+    )
+    .await;
+    assert_eq!(again.status, 200);
+    assert_eq!(status().await["IsLogging"], false);
+}
+
+#[tokio::test]
+async fn a_status_tells_how_deliveries_go() {
+    let mut fixture = Fixture::new(vec![trail()]);
+    let at = |seconds: i64| WallMillis(1_777_594_354_000 + seconds * 1000);
+    fixture.facts = Some(TrailFacts {
+        log_files: Latest::new(Some(at(0)), Some((at(60), "KMS.DisabledException"))),
+        notifications: Some(Latest::new(None, Some((at(1), "AuthorizationError")))),
+        log_events: Some(Latest::new(Some(at(2)), None)),
+        digests: Some(Latest::new(None, Some((at(3), "Timeout")))),
+    });
+    let status = home(&fixture.api(), "GetTrailStatus", json!({"Name": "main"})).await;
+    assert_eq!(
+        status.body,
+        json!({
+            "IsLogging": true, "LatestDeliveryError": "KMS.DisabledException", "LatestNotificationError": "AuthorizationError",
+            "LatestDeliveryTime": 1_777_594_354, "LatestCloudWatchLogsDeliveryTime": 1_777_594_356,
+            "LatestDeliveryAttemptTime": "2026-05-01T00:13:34Z", "LatestNotificationAttemptTime": "2026-05-01T00:12:35Z",
+            "LatestNotificationAttemptSucceeded": "", "LatestDeliveryAttemptSucceeded": "2026-05-01T00:12:34Z",
+            "TimeLoggingStarted": "", "TimeLoggingStopped": "",
+        })
+    );
+}
+
+#[tokio::test]
+async fn selectors_of_one_kind_take_the_place_of_the_other() {
+    let (_fixture, api) = with_made().await;
+    let advanced = json!([{"Name": "a", "FieldSelectors": [{"Field": "eventCategory", "Equals": ["Management"]}]}]);
+    let basic = json!([{
+        "ReadWriteType": "WriteOnly", "IncludeManagementEvents": true, "DataResources": [],
+        "ExcludeManagementEventSources": ["kms.amazonaws.com"],
+    }]);
+    let default = json!([{}]);
+    for (member, given, is_custom) in [
+        ("AdvancedEventSelectors", &advanced, true),
+        ("EventSelectors", &basic, true),
+        ("EventSelectors", &default, false),
+    ] {
+        let mut body = json!({"TrailName": "made"});
+        body[member] = given.clone();
+        let put = home(&api, "PutEventSelectors", body).await;
+        assert_eq!(
+            (put.status, &put.body["TrailARN"]),
+            (200, &json!(arn("made"))),
+            "{put:?}"
+        );
+        let got = home(&api, "GetEventSelectors", json!({"TrailName": arn("made")})).await;
+        assert_eq!(got.body, put.body);
+        if *given != default {
+            assert_eq!(got.body[member], *given);
+        }
+        assert_eq!(
+            got.body.as_object().unwrap().len(),
+            2,
+            "only the kind in force"
+        );
+        let trail = home(&api, "GetTrail", json!({"Name": "made"})).await;
+        assert_eq!(trail.body["Trail"]["HasCustomEventSelectors"], is_custom);
+    }
+}
+
+#[tokio::test]
+async fn insight_selectors_are_replaced_and_turned_off() {
+    let (_fixture, api) = with_made().await;
+    let put = async |selectors: Value| {
+        let body = json!({"TrailName": "made", "InsightSelectors": selectors});
+        home(&api, "PutInsightSelectors", body).await
+    };
+    let both = json!([
+        {"InsightType": "ApiCallRateInsight"},
+        {"InsightType": "ApiErrorRateInsight", "EventCategories": ["Management", "Data"]},
+    ]);
+    let answer = put(both.clone()).await;
+    assert_eq!(
+        answer.body,
+        json!({"TrailARN": arn("made"), "InsightSelectors": both})
+    );
+    let got = home(&api, "GetInsightSelectors", json!({"TrailName": "made"})).await;
+    assert_eq!(got.body, answer.body);
+    let has = async || {
+        home(&api, "GetTrail", json!({"Name": "made"})).await.body["Trail"]["HasInsightSelectors"]
+            .clone()
+    };
+    assert_eq!(has().await, true);
+    assert_eq!(put(json!([])).await.status, 200);
+    assert_eq!(has().await, false);
+}
+
+#[tokio::test]
+async fn tags_are_added_replaced_and_removed() {
+    let (_fixture, api) = with_made().await;
+    let tags = async || {
+        let list = home(&api, "ListTags", json!({"ResourceIdList": [arn("made")]})).await;
+        list.body["ResourceTagList"][0]["TagsList"].clone()
+    };
+    for (operation, given, expected) in [
+        (
+            "AddTags",
+            json!([{"Key": "a", "Value": "1"}, {"Key": "b"}]),
+            json!([{"Key": "a", "Value": "1"}, {"Key": "b"}]),
+        ),
+        (
+            "AddTags",
+            json!([{"Key": "a", "Value": "2"}]),
+            json!([{"Key": "a", "Value": "2"}, {"Key": "b"}]),
+        ),
+        (
+            "RemoveTags",
+            json!([{"Key": "a", "Value": "other"}, {"Key": "absent"}]),
+            json!([{"Key": "b"}]),
+        ),
+        ("RemoveTags", json!([]), json!([{"Key": "b"}])),
+    ] {
+        let body = json!({"ResourceId": arn("made"), "TagsList": given});
+        let answer = home(&api, operation, body).await;
+        assert_eq!((answer.status, answer.body), (200, json!({})), "{given}");
+        assert_eq!(tags().await, expected);
+    }
+}
+
+#[tokio::test]
+async fn trails_are_listed_page_by_page_and_a_page_is_the_callers_own() {
+    let fixture = Fixture::new(vec![trail()]);
+    let api = fixture.api();
+    let account = "444455556666";
+    let mut made = BTreeSet::new();
+    for number in 0..60 {
+        let (region, name) = (format!("region-{}", number / 5), format!("trail-{number}"));
+        let body = json!({"Name": name, "S3BucketName": "b-1"});
+        let created = ask_as(&api, (account, &region), "CreateTrail", body).await;
+        made.insert(created.body["TrailARN"].as_str().unwrap().to_owned());
+    }
+    let (mut listed, mut token, mut pages) = (BTreeSet::new(), Value::Null, 0);
+    loop {
+        let page = ask_as(
+            &api,
+            (account, AWAY),
+            "ListTrails",
+            json!({"NextToken": token}),
+        )
+        .await;
+        for info in page.body["Trails"].as_array().unwrap() {
+            assert!(listed.insert(info["TrailARN"].as_str().unwrap().to_owned()));
+        }
+        pages += 1;
+        match page.body.get("NextToken") {
+            Some(next) => token = next.clone(),
+            None => break,
+        }
+    }
+    assert_eq!((listed, pages), (made, 2));
+    let foreign = home(&api, "ListTrails", json!({"NextToken": token})).await;
+    assert_eq!(foreign.code(), "InvalidTokenException");
+    let body = json!({"Name": "one-more", "S3BucketName": "b-1"});
+    let sixth = ask_as(&api, (account, "region-0"), "CreateTrail", body).await;
+    assert_eq!(sixth.code(), "MaximumNumberOfTrailsExceededException");
+}

@@ -1,0 +1,215 @@
+//! Every trail there is: those of the configuration file, and those that callers of the API have made.
+//!
+//! ```text
+//!  book   the trails as values: who keeps each, what it is tagged with, when it was started     file   its form on the disk
+//!
+//!  API ─► change(book) ─► trails.json, fsynced ─► generation ─► daemon ─► applied ─► the caller is answered
+//! ```
+//!
+//! - A trail of the configuration file can be read here and not be changed; one of the API is in `data_dir/trails.json`.
+//! - Changes come one after the other. Each is decided on a copy of the book, and is what everybody sees once it is on the disk; one that cannot be
+//!   written has not happened.
+//! - What legs have to know of it is a [`Generation`]. A change is answered when its generation runs, or after [`PATIENCE`] anyway: durable it
+//!   is, and it runs sooner or later.
+//! - A trail that is deleted stays in the generations, and nowhere else, until [`Registry::forget`] says that all it had recorded before is
+//!   delivered. One that is made under its ARN meanwhile takes over what is left of it.
+//! - A file that is damaged is put aside under another name, and told of: the daemon starts with the trails of its configuration.
+
+pub mod book;
+mod file;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::clock::WallMillis;
+use crate::trail::Trail;
+
+pub use book::{Book, Entry, KeptBy, NoRoom};
+pub use book::{InsightSelector, Tag};
+
+/// How long a caller waits for the legs to take a change up.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Below `data_dir`.
+const FILE: &str = "trails.json";
+
+/// The trails. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    path: PathBuf,
+    /// Held while a change is decided and written.
+    changing: Mutex<()>,
+    book: Mutex<Arc<Book>>,
+    generation: watch::Sender<Generation>,
+    /// The number of the newest generation that runs.
+    applied: watch::Sender<u64>,
+}
+
+/// All trails, as legs are to run for them.
+#[derive(Debug, Clone)]
+pub struct Generation {
+    /// Greater with each.
+    pub number: u64,
+    /// No two have the same ARN.
+    pub trails: Arc<[Arc<Trail>]>,
+    /// The ARNs of those among them that are deleted: what they recorded before is still to be delivered.
+    pub deleted: Arc<BTreeSet<String>>,
+}
+
+impl Generation {
+    fn of(book: &Book, number: u64) -> Self {
+        Self {
+            number,
+            trails: book.running().map(|entry| entry.trail.clone()).collect(),
+            deleted: Arc::new(book.deleted().map(|entry| entry.trail.arn()).collect()),
+        }
+    }
+
+    fn asks_for_the_same(&self, other: &Self) -> bool {
+        self.trails == other.trails && self.deleted == other.deleted
+    }
+}
+
+/// A change has not happened, as it could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot keep the trails in {path}")]
+pub struct NotKept {
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+impl Registry {
+    /// Blocking. `configured` are the file's trails.
+    pub fn open(data_dir: &Path, configured: Vec<Trail>) -> io::Result<Self> {
+        let path = data_dir.join(FILE);
+        let kept = file::read(&path, WallMillis::now())?;
+        let book = Book::new(configured, kept);
+        let generation = watch::Sender::new(Generation::of(&book, 1));
+        Ok(Self {
+            shared: Arc::new(Shared {
+                path,
+                changing: Mutex::default(),
+                book: Mutex::new(Arc::new(book)),
+                generation,
+                applied: watch::Sender::new(0),
+            }),
+        })
+    }
+
+    /// All trails; a new value with each change, after it is durable.
+    pub fn watch(&self) -> watch::Receiver<Generation> {
+        self.shared.generation.subscribe()
+    }
+
+    /// The daemon tells that a generation's trails run.
+    pub fn applied(&self, number: u64) {
+        self.shared.applied.send_if_modified(|newest| {
+            let is_newer = number > *newest;
+            *newest = number.max(*newest);
+            is_newer
+        });
+    }
+
+    /// The trails as they are now.
+    pub fn book(&self) -> Arc<Book> {
+        lock(&self.shared.book).clone()
+    }
+
+    /// Decides a change on a copy of the book, and makes it. Answers when it is durable and runs; a change that `decide` refuses, or that
+    /// cannot be written, has not happened. It is made also when nobody waits for the answer any more.
+    pub async fn change<T, E>(
+        &self,
+        decide: impl FnOnce(&mut Book) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<NotKept> + Send + 'static,
+    {
+        let (answer, number) = self.make(decide).await?;
+        let mut applied = self.shared.applied.subscribe();
+        let runs = applied.wait_for(|newest| *newest >= number);
+        if tokio::time::timeout(PATIENCE, runs).await.is_err() {
+            tracing::warn!(
+                generation = number,
+                "a change of trails is kept, and does not run yet"
+            );
+        }
+        Ok(answer)
+    }
+
+    /// The daemon tells that nothing is left to deliver of a trail that is deleted.
+    pub async fn forget(&self, arn: &str) -> Result<(), NotKept> {
+        let arn = arn.to_owned();
+        let forgotten = self.make(move |book| {
+            book.forget(&arn);
+            Ok::<_, NotKept>(())
+        });
+        forgotten.await.map(|((), _)| ())
+    }
+
+    /// The answer, and the generation that has the change.
+    async fn make<T, E>(
+        &self,
+        decide: impl FnOnce(&mut Book) -> Result<T, E> + Send + 'static,
+    ) -> Result<(T, u64), E>
+    where
+        T: Send + 'static,
+        E: From<NotKept> + Send + 'static,
+    {
+        let shared = self.shared.clone();
+        let made = tokio::task::spawn_blocking(move || shared.make(decide));
+        made.await.unwrap_or_else(|error| {
+            let path = self.shared.path.clone();
+            let source = io::Error::other(error);
+            Err(NotKept { path, source }.into())
+        })
+    }
+}
+
+impl Shared {
+    /// Blocking.
+    fn make<T, E>(&self, decide: impl FnOnce(&mut Book) -> Result<T, E>) -> Result<(T, u64), E>
+    where
+        E: From<NotKept>,
+    {
+        let _alone = lock(&self.changing);
+        let before = lock(&self.book).clone();
+        let mut after = Book::clone(&before);
+        let answer = decide(&mut after)?;
+        let number = self.generation.borrow().number;
+        if after == *before {
+            return Ok((answer, number));
+        }
+        file::write(&self.path, &after).map_err(|source| NotKept {
+            path: self.path.clone(),
+            source,
+        })?;
+        let next = Generation::of(&after, number + 1);
+        *lock(&self.book) = Arc::new(after);
+        if self.generation.borrow().asks_for_the_same(&next) {
+            return Ok((answer, number));
+        }
+        self.generation.send_replace(next);
+        Ok((answer, number + 1))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+#[cfg(test)]
+mod tests;
