@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::DaemonError;
 use super::legs::{Ground, Legs};
 use super::stage::Stage;
-use super::status::TrailView;
+use super::status::{self, TrailView};
 use super::trim::Trimmer;
 use crate::deliver::s3::{self, OnStop, Progress};
 use crate::ingest::dedup::Sidecars;
@@ -123,16 +123,8 @@ impl Delivery {
                 Ok(())
             })
         });
-        for view in views.iter() {
-            let former = self.views.borrow();
-            let former = former
-                .iter()
-                .find(|former| former.trail.arn() == view.trail.arn());
-            if let Some(former) = former {
-                view.inherit(former);
-            }
-        }
-        self.views.send_replace(views);
+        let former = self.views.send_replace(views.clone());
+        status::succeed(&former, &views);
         self.registry.applied(number);
         Ok(())
     }
