@@ -112,7 +112,7 @@ pub enum Error {
     NoOrganization,
 
     // Of tags.
-    #[error("no trail has the ARN {0}")]
+    #[error("nothing here has the ARN {0}")]
     ResourceNotFound(String),
     #[error("'{0}' is not the ARN of a channel")]
     ChannelArnInvalid(String),
