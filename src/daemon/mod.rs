@@ -291,9 +291,9 @@ impl Daemon {
             region: config.region,
             registry: trails.clone(),
             keys,
-            journal_end: {
+            journal: {
                 let journal = journal.clone();
-                Arc::new(move || journal.durable())
+                Arc::new(move || journal.start()..journal.durable())
             },
             facts: {
                 let views = views.clone();

@@ -8,6 +8,7 @@ import threading
 import pytest
 from botocore.exceptions import ClientError
 
+import events
 from events import HOME_ACCOUNT, HOME_REGION
 from fake_aws import GROUP_ARN, ROLE, TOPIC, FakeAws, Refused
 from harness import BUCKET, TEST_CREDENTIALS, calling, delivering_to, wait_until
@@ -51,7 +52,6 @@ NEVER_OF = {
     },
     ("CreateTrail", "OperationNotPermittedException"): "any account may make trails",
     ("UpdateTrail", "InvalidEventSelectorsException"): "selectors are not changed with it",
-    ("UpdateTrail", "InvalidParameterException"): "a bucket of another region, as of CreateTrail",
     ("PutInsightSelectors", "InsufficientS3BucketPolicyException"): "the bucket is not asked again",
     ("PutInsightSelectors", "InsufficientEncryptionPolicyException"): "the bucket is not asked again",
     ("PutInsightSelectors", "S3BucketDoesNotExistException"): "the bucket is not asked again",
@@ -270,6 +270,23 @@ def test_a_bucket_or_a_key_that_may_not_be_used(make_daemon, provoked):
         assert marker[:3] == ("PUT", BUCKET, f"AWSLogs/{HOME_ACCOUNT}/CloudTrail/")
         headers = {"content-length": "0", "x-amz-acl": "bucket-owner-full-control", "content-encoding": "gzip"}
         assert headers.items() <= marker[3].items(), marker
+
+
+def test_a_status_tells_why_deliveries_fail(make_daemon, rng):
+    with FakeS3() as s3:
+        daemon = make_daemon(config=delivering_to(s3.endpoint), env=TEST_CREDENTIALS).start()
+        s3.answers[BUCKET] = (403, "KMS.DisabledException", "the key is disabled")
+        daemon.send(events.spread(rng, 3))
+
+        def failed():
+            status = client(daemon).get_trail_status(Name="main")
+            return status if "LatestDeliveryError" in status else None
+
+        status = wait_until(failed, 20, "a failed delivery in the status")
+        assert status["LatestDeliveryError"] == "KMS.DisabledException"
+        assert status["LatestDeliveryAttemptTime"] and not status["LatestDeliveryAttemptSucceeded"]
+        s3.answers.clear()
+        wait_until(lambda: "LatestDeliveryError" not in client(daemon).get_trail_status(Name="main"), 20, "the error to be gone after a success")
 
 
 def test_of_two_updates_at_the_same_time_one_is_refused(make_daemon, provoked):
