@@ -1,4 +1,5 @@
 mod refusals;
+mod sdk;
 mod trails;
 
 use std::collections::BTreeSet;

@@ -29,9 +29,7 @@ pub struct Failure {
 impl Failure {
     pub fn new(code: &str, message: impl AsRef<str>) -> Self {
         let well_formed = (1..=MAX_CODE_BYTES).contains(&code.len())
-            && code
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'.');
+            && code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.');
         Self {
             code: if well_formed { code } else { "Unknown" }.to_owned(),
             message: presentable(message.as_ref()),
