@@ -29,7 +29,7 @@ use tokio::sync::watch;
 use crate::clock::WallMillis;
 use crate::trail::Trail;
 
-pub use book::{Book, Entry, KeptBy, NoRoom};
+pub use book::{Book, Entry, KeptBy, NoRoom, StartedTooOften};
 pub use book::{InsightSelector, Tag};
 
 /// How long a caller waits for the legs to take a change up.
