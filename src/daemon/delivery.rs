@@ -39,7 +39,9 @@ pub struct Delivery {
     registry: Registry,
     wanted: watch::Receiver<Generation>,
     views: watch::Sender<Arc<Vec<TrailView>>>,
-    /// Deleted trails whose legs run.
+    /// The trails whose legs run.
+    trails: Arc<[Arc<Trail>]>,
+    /// The ARNs of those among them that are deleted.
     deleted: Arc<BTreeSet<String>>,
 }
 
@@ -72,6 +74,7 @@ impl Delivery {
             wanted: registry.watch(),
             registry,
             views: watch::Sender::default(),
+            trails: Arc::new([]),
             deleted: Arc::default(),
         };
         delivery.begin(replay, new_from).await?;
@@ -103,7 +106,7 @@ impl Delivery {
                 self.watch_for_the_end_of(trail, progress.clone());
             }
         }
-        self.deleted = deleted;
+        (self.trails, self.deleted) = (trails, deleted);
         let config = &self.ground.config;
         let trimmer = Trimmer {
             journal: self.ground.journal.clone(),
@@ -151,6 +154,7 @@ impl Delivery {
                     let generation = self.wanted.borrow().number;
                     tracing::info!(generation, "trails have changed, their legs begin anew");
                     self.stage.stop(MAKE_WAY).await;
+                    self.extend_stops().await;
                     self.forget().await?;
                     let replay = self.replay().await?;
                     let new_from = self.ground.journal.durable();
@@ -175,6 +179,24 @@ impl Delivery {
                 Ok(())
             })
         });
+    }
+
+    /// Trails that were stopped recorded until now: their legs may have read as far.
+    async fn extend_stops(&self) {
+        let next = self.wanted.borrow().trails.clone();
+        let is_stopped = |trail: &&Arc<Trail>| {
+            let next = next.iter().find(|next| next.arn() == trail.arn());
+            trail.logging.is_on() && next.is_some_and(|next| !next.logging.is_on())
+        };
+        let stopped = self.trails.iter().filter(is_stopped);
+        let stopped: BTreeSet<_> = stopped.map(|trail| trail.arn()).collect();
+        let at = self.ground.journal.durable();
+        if stopped.is_empty() {
+            return;
+        }
+        if let Err(error) = self.registry.extend_stops(stopped, at).await {
+            tracing::warn!(error = %chain(&error), "cannot note how far stopped trails have recorded");
+        }
     }
 
     /// Deleted trails that the next generation does not have are delivered: the ledger may forget them.

@@ -1,5 +1,6 @@
 //! The trails as values, with what the API knows of each besides. Pure.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -256,6 +257,14 @@ impl Book {
         if let Some(entry) = self.trail_mut(arn) {
             entry.stop(journal, now);
             entry.kept_by = KeptBy::Nobody;
+        }
+    }
+
+    /// The trails of these ARNs, deleted or not, recorded to `at` when they were stopped.
+    pub fn extend_stops(&mut self, arns: &BTreeSet<String>, at: Position) {
+        let meant = |entry: &&mut Arc<Entry>| arns.contains(&entry.trail.arn());
+        for entry in self.entries.iter_mut().filter(meant) {
+            Arc::make_mut(entry).trail_mut().logging.extend_stop(at);
         }
     }
 

@@ -28,6 +28,7 @@ use tokio::sync::watch;
 
 use crate::clock::WallMillis;
 use crate::trail::Trail;
+use crate::wal::Position;
 
 pub use book::{Book, Entry, KeptBy, NoRoom, StartedTooOften};
 pub use book::{InsightSelector, Tag};
@@ -146,6 +147,16 @@ impl Registry {
             );
         }
         Ok(answer)
+    }
+
+    /// The daemon tells that the legs of these trails, which are stopped, had read the journal to `at` when they learned of it. What is accepted
+    /// after the caller was answered is not recorded, as the caller waits for that.
+    pub async fn extend_stops(&self, arns: BTreeSet<String>, at: Position) -> Result<(), NotKept> {
+        let extended = self.make(move |book| {
+            book.extend_stops(&arns, at);
+            Ok::<_, NotKept>(())
+        });
+        extended.await.map(|((), _)| ())
     }
 
     /// The daemon tells that nothing is left to deliver of a trail that is deleted.

@@ -88,6 +88,15 @@ impl Logging {
         }
     }
 
+    /// What was stopped was recorded for a little longer, to `at`: the legs have read so far.
+    pub fn extend_stop(&mut self, at: Position) {
+        if let Self::Spans(spans) = self
+            && let Some(until) = spans.last_mut().and_then(|span| span.until.as_mut())
+        {
+            *until = at.0.max(*until);
+        }
+    }
+
     /// Forgets the parts of the journal before `horizon`, of which nothing is left to deliver, but for the newest.
     pub fn forget(&mut self, horizon: Position) {
         if let Self::Spans(spans) = self {
