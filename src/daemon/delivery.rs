@@ -154,7 +154,7 @@ impl Delivery {
                     let generation = self.wanted.borrow().number;
                     tracing::info!(generation, "trails have changed, their legs begin anew");
                     self.stage.stop(MAKE_WAY).await;
-                    self.extend_stops().await;
+                    self.settle().await;
                     self.forget().await?;
                     let replay = self.replay().await?;
                     let new_from = self.ground.journal.durable();
@@ -181,21 +181,21 @@ impl Delivery {
         });
     }
 
-    /// Trails that were stopped recorded until now: their legs may have read as far.
-    async fn extend_stops(&self) {
+    /// Logging is started and stopped where the legs are that learn of it now.
+    async fn settle(&self) {
         let next = self.wanted.borrow().trails.clone();
-        let is_stopped = |trail: &&Arc<Trail>| {
+        let is_switched = |trail: &&Arc<Trail>| {
             let next = next.iter().find(|next| next.arn() == trail.arn());
-            trail.logging.is_on() && next.is_some_and(|next| !next.logging.is_on())
+            next.is_some_and(|next| next.logging.is_on() != trail.logging.is_on())
         };
-        let stopped = self.trails.iter().filter(is_stopped);
-        let stopped: BTreeSet<_> = stopped.map(|trail| trail.arn()).collect();
-        let at = self.ground.journal.durable();
-        if stopped.is_empty() {
+        let switched = self.trails.iter().filter(is_switched);
+        let switched: BTreeSet<_> = switched.map(|trail| trail.arn()).collect();
+        if switched.is_empty() {
             return;
         }
-        if let Err(error) = self.registry.extend_stops(stopped, at).await {
-            tracing::warn!(error = %chain(&error), "cannot note how far stopped trails have recorded");
+        let at = self.ground.journal.durable();
+        if let Err(error) = self.registry.settle(switched, at).await {
+            tracing::warn!(error = %chain(&error), "cannot note where trails were started and stopped");
         }
     }
 

@@ -260,11 +260,11 @@ impl Book {
         }
     }
 
-    /// The trails of these ARNs, deleted or not, recorded to `at` when they were stopped.
-    pub fn extend_stops(&mut self, arns: &BTreeSet<String>, at: Position) {
+    /// The newest start or stop of these trails, deleted or not, is no earlier than `at`.
+    pub fn settle(&mut self, arns: &BTreeSet<String>, at: Position) {
         let meant = |entry: &&mut Arc<Entry>| arns.contains(&entry.trail.arn());
         for entry in self.entries.iter_mut().filter(meant) {
-            Arc::make_mut(entry).trail_mut().logging.extend_stop(at);
+            Arc::make_mut(entry).trail_mut().logging.settle(at);
         }
     }
 

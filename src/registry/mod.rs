@@ -149,14 +149,14 @@ impl Registry {
         Ok(answer)
     }
 
-    /// The daemon tells that the legs of these trails, which are stopped, had read the journal to `at` when they learned of it. What is accepted
-    /// after the caller was answered is not recorded, as the caller waits for that.
-    pub async fn extend_stops(&self, arns: BTreeSet<String>, at: Position) -> Result<(), NotKept> {
-        let extended = self.make(move |book| {
-            book.extend_stops(&arns, at);
+    /// The daemon tells how far the legs of these trails had read the journal when they learned that logging was started or stopped: that is
+    /// where it was. It is before the caller is answered, who waits for the legs.
+    pub async fn settle(&self, arns: BTreeSet<String>, at: Position) -> Result<(), NotKept> {
+        let settled = self.make(move |book| {
+            book.settle(&arns, at);
             Ok::<_, NotKept>(())
         });
-        extended.await.map(|((), _)| ())
+        settled.await.map(|((), _)| ())
     }
 
     /// The daemon tells that nothing is left to deliver of a trail that is deleted.

@@ -88,12 +88,13 @@ impl Logging {
         }
     }
 
-    /// What was stopped was recorded for a little longer, to `at`: the legs have read so far.
-    pub fn extend_stop(&mut self, at: Position) {
+    /// The newest start or stop is no earlier than `at`: the legs had read so far when they learned of it.
+    pub fn settle(&mut self, at: Position) {
         if let Self::Spans(spans) = self
-            && let Some(until) = spans.last_mut().and_then(|span| span.until.as_mut())
+            && let Some(span) = spans.last_mut()
         {
-            *until = at.0.max(*until);
+            let newest = span.until.as_mut().unwrap_or(&mut span.from);
+            *newest = at.0.max(*newest);
         }
     }
 
