@@ -156,6 +156,7 @@ fn digest(facts: &writer::view::Facts) -> DigestStatus {
     DigestStatus {
         delivered: facts.delivered,
         pending_windows: facts.pending_windows,
+        undeliverable: facts.undeliverable,
         covered_until: facts.covered_until.map(seconds),
         last_delivery_at: facts.last_delivery_at.map(WallMillis::rfc3339),
         last_error: facts.last_error.clone().map(told),
