@@ -93,6 +93,9 @@ pub mod deliver;
 pub mod server;
 pub mod store;
 
+// Who asks, and what they may.
+pub mod auth;
+
 // What AWS clients ask.
 pub mod api;
 
