@@ -10,6 +10,7 @@ mod run;
 mod send;
 mod status;
 mod validate;
+mod verify;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -47,6 +48,8 @@ enum Command {
     Send(send::Arguments),
     /// Show what a running daemon has delivered, and what not yet
     Status(status::Arguments),
+    /// Check the digests of a bucket and the log files that they vouch for
+    Verify(verify::Arguments),
     /// Look into the journal and the ledger on the disk
     #[command(subcommand)]
     Wal(journal::Command),
@@ -155,6 +158,7 @@ pub fn main() -> ExitCode {
         Command::Validate(arguments) => validate::run(arguments),
         Command::Send(arguments) => send::run(arguments),
         Command::Status(arguments) => status::run(arguments),
+        Command::Verify(arguments) => verify::run(arguments),
         Command::Wal(command) => journal::run(command),
         Command::Dlq(command) => dlq::run(command),
         Command::Completions { shell } => print(completions(shell)),
@@ -260,6 +264,7 @@ mod tests {
             "validate",
             "send",
             "status",
+            "verify",
             "wal",
             "wal inspect",
             "dlq",

@@ -15,7 +15,8 @@ use crate::event::{AccountId, Region};
 use crate::logfile::key::above_account;
 use crate::trail::TrailName;
 
-const FOLDER: &str = "CloudTrail-Digest";
+/// The level of digests below an account, where log files have theirs.
+pub const FOLDER: &str = "CloudTrail-Digest";
 const BACKFILL: &str = "_backfill";
 const EXTENSION: &str = ".json.gz";
 

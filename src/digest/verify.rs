@@ -7,8 +7,12 @@
 //! 3. [`chain`]: the digests of a chain among one another: each follows the one before, in time, by hash and by signature; none is
 //!    missing, also not the newest; no log file is in two of them.
 //!
+//! And of the log files that are in the bucket, [`coverage`]: those that some digest must name and none does.
+//!
 //! The words of the AWS CLI are used where it has words for a finding (awscli, `customizations/cloudtrail/validation.py`). It looks
 //! at the chain from the newest digest backwards and at the links alone; what it misses is found here, too.
+
+pub mod coverage;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
@@ -65,6 +69,11 @@ pub enum Fault {
     /// Metadata are missing or are not those of a signature.
     #[error("signature verification failed: metadata {0} is missing or invalid")]
     Metadata(&'static str),
+    /// Not a word against the digest, nor one for it.
+    #[error(
+        "its signature was not checked: that is metadata of the object, and neither the copy nor a later digest file has it"
+    )]
+    NoMetadata,
     #[error("signed with key {fingerprint}, which was not valid at {at}", at = moment::text(*.at))]
     KeyOutOfTime { fingerprint: Fingerprint, at: i64 },
 
@@ -96,6 +105,35 @@ pub enum Fault {
     EventTimes,
     #[error("is in no digest file")]
     InNoDigest,
+}
+
+impl Fault {
+    /// For programs: its name, which stays as it is when the words change.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound => "NotFound",
+            Self::Format(_) => "InvalidFormat",
+            Self::Moved => "Moved",
+            Self::UnknownKey { .. } => "UnknownKey",
+            Self::UnusableKey(_) => "UnusableKey",
+            Self::Signature => "InvalidSignature",
+            Self::Metadata(_) => "InvalidMetadata",
+            Self::NoMetadata => "NoMetadata",
+            Self::KeyOutOfTime { .. } => "KeyOutOfTime",
+            Self::PreviousHash => "PreviousHash",
+            Self::PreviousSignature => "PreviousSignature",
+            Self::Gap { .. } => "Gap",
+            Self::Overlap { .. } => "Overlap",
+            Self::Backwards => "Backwards",
+            Self::Unlinked => "Unlinked",
+            Self::Restarted { .. } => "Restarted",
+            Self::Stale { .. } => "Stale",
+            Self::Hash => "HashMismatch",
+            Self::InTwoDigests(_) => "InTwoDigests",
+            Self::EventTimes => "EventTimes",
+            Self::InNoDigest => "InNoDigest",
+        }
+    }
 }
 
 fn or_never(newest: Option<i64>) -> String {
@@ -435,20 +473,6 @@ fn files_in_two(digests: &[&Valid], findings: &mut Vec<Finding>) {
             }
         }
     }
-}
-
-/// The log files of the bucket that no valid digest names. Give only those of the chain's account and region that were delivered in
-/// the time that its digests cover.
-pub fn unnamed<'a>(
-    delivered: impl IntoIterator<Item = &'a Location>,
-    valid: &[Valid],
-) -> Vec<Finding> {
-    let files = valid.iter().flat_map(|it| &it.digest.files);
-    let named: HashSet<&Location> = files.map(|file| &file.location).collect();
-    let without = delivered.into_iter().filter(|it| !named.contains(it));
-    without
-        .map(|it| Finding::log(it.clone(), Fault::InNoDigest))
-        .collect()
 }
 
 #[cfg(test)]

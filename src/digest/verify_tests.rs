@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use super::coverage::{Coverage, Standing};
 use super::*;
 use crate::digest::key::Chain;
 use crate::digest::sign::KeyPair;
@@ -222,7 +223,11 @@ fn the_vectors_have_no_findings() {
     };
     let present = valid.iter().map(|it| it.digest.location.clone()).collect();
     assert_eq!(chain(&scope, &present, &valid), []);
-    assert_eq!(unnamed(files.iter().map(|it| &it.location), &valid), []);
+    let coverage = Coverage::of(&valid, HOUR);
+    assert_eq!(coverage.span(), Some((FIRST - HOUR, FIRST + 3 * HOUR)));
+    for file in files {
+        assert_eq!(coverage.standing(&file.location, None), Standing::Named);
+    }
 }
 
 #[test]
@@ -645,13 +650,11 @@ fn a_log_file_that_no_digest_names_is_found() {
     let keys: Keyring = world.keys.iter().cloned().collect();
     let valid = [digest(world.found(1), &keys).unwrap()];
     let (named, other) = (world.log_place(1), world.log_place(7));
-    let findings = unnamed([&named, &other], &valid);
-    assert_eq!(findings, [Finding::log(other, Fault::InNoDigest)]);
-    assert!(
-        findings[0]
-            .to_string()
-            .ends_with("INVALID: is in no digest file")
-    );
+    let coverage = Coverage::of(&valid, HOUR);
+    assert_eq!(coverage.standing(&named, Some(FIRST)), Standing::Named);
+    assert_eq!(coverage.standing(&other, Some(FIRST)), Standing::Unnamed);
+    let finding = Coverage::finding(other).to_string();
+    assert!(finding.ends_with("INVALID: is in no digest file"));
 }
 
 #[test]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import wall_clock as wall_clocks
 from fake_aws import FakeAws
 from harness import TEST_CREDENTIALS, Daemon, calling, merged
 
@@ -83,6 +84,16 @@ def make_sender(make_daemon, aws):
         return make_daemon(name, config=config, env=env, buckets=buckets, **options)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def wall_clock_library(tmp_path_factory):
+    return wall_clocks.build(tmp_path_factory.mktemp("wall-clock"))
+
+
+@pytest.fixture
+def wall_clock(wall_clock_library, tmp_path):
+    return wall_clocks.WallClock(wall_clock_library, tmp_path)
 
 
 @pytest.fixture(scope="session")

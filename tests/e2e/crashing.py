@@ -19,12 +19,12 @@ def ready_limit(daemon):
     return 10 + journal / 1e9
 
 
-def senders_for(daemon, rng, pause=0.005):
+def senders_for(daemon, rng, pause=0.005, **spread):
     seeds = [rng.getrandbits(64) for _ in range(SENDERS)]
 
     def batches(seed):
         own = random.Random(seed)
-        return lambda: events.spread(own, own.choice([1, 5, 40]), size=own.choice([300, 1200, 4000]))
+        return lambda: events.spread(own, own.choice([1, 5, 40]), size=own.choice([300, 1200, 4000]), **spread)
 
     return [Sender(daemon, batches(seed), pause=pause) for seed in seeds]
 
@@ -49,9 +49,9 @@ def kill_again_and_again(daemon, rounds, rng):
     return slowest, while_starting
 
 
-def kill_under_load(daemon, rounds, rng, drain, pause=0.005):
+def kill_under_load(daemon, rounds, rng, drain, pause=0.005, **spread):
     """Kills the daemon while clients post, then lets it drain: the senders, and what to say of the kills."""
-    senders = senders_for(daemon, rng, pause)
+    senders = senders_for(daemon, rng, pause, **spread)
     for sender in senders:
         sender.start()
     slowest, while_starting = kill_again_and_again(daemon, rounds, rng)

@@ -329,7 +329,11 @@ class Daemon:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) * 1024
 
-    # Its store.
+    # Its store, and its CloudTrail.
+
+    @property
+    def api_endpoint(self):
+        return f"http://127.0.0.1:{self.api_port}"
 
     @property
     def store_endpoint(self):

@@ -1,10 +1,11 @@
 //! `traild demo`: the whole way in one command, on the embedded default.
 //!
-//! Starts the daemon, sends sample events through its real HTTP input, waits for the log files, and prints what a person needs next: the
-//! objects, the first record, and the commands that read it with the unmodified AWS CLI. What it says of deliveries it reads
-//! back from the bucket.
+//! Starts the daemon, sends sample events through its real HTTP input, waits for the log files and their digests, and prints what a person needs
+//! next: the objects, the first record, the proof that they are what was delivered, and the commands that read and validate them with the
+//! unmodified AWS CLI. What it says of deliveries it reads back from the bucket.
 
 mod events;
+mod proof;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -28,8 +29,10 @@ use events::{Event, Records};
 use super::Failure;
 use super::run::{Signals, block_on};
 use crate::aws;
+use crate::clock::WallMillis;
 use crate::config::{Config, TrailConfig};
 use crate::daemon::{Addresses, DEFAULT_TRAIL, Daemon};
+use crate::digest::DigestKey;
 use crate::telemetry::logs;
 use crate::trail::Members;
 
@@ -60,13 +63,14 @@ const SAMPLES: usize = 300;
 /// Events a request.
 const BATCH: usize = 100;
 
-/// How long `--once` waits for the last log file.
+/// How long it waits for the last log file, and for the last digest.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn demonstrate(options: Arguments) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     let mut config = Config::embedded_default();
     config.delivery.max_age = Duration::from_secs(1);
+    config.digest.interval = Duration::from_secs(5);
     if let Some(data_dir) = &options.data_dir {
         config.data_dir = data_dir.clone();
     }
@@ -125,9 +129,16 @@ fn cover_accounts(config: &mut Config, events: &[Event]) {
         is_organization_trail: true,
         organization_id: Some("o-traildemo0".to_owned()),
         organization_accounts: Members::Every,
-        enable_log_file_validation: false,
+        enable_log_file_validation: true,
         kms_key_id: None,
     }];
+}
+
+/// Where the daemon is reached.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    api: SocketAddr,
+    store: SocketAddr,
 }
 
 /// Sends, waits, prints.
@@ -140,7 +151,11 @@ async fn show(
     let store = addresses
         .store
         .context("the embedded store does not listen")?;
-    let store = aws::reachable(store);
+    let place = Place {
+        api: aws::reachable(addresses.api),
+        store: aws::reachable(store),
+    };
+    let store = place.store;
     eprintln!(
         "traild {} listens: events on http://{}, S3 on http://{store}",
         env!("CARGO_PKG_VERSION"),
@@ -157,10 +172,7 @@ async fn show(
 
     let client = aws::embedded_client(config, store);
     let objects = wait_for(&client, &accepted).await?;
-    print!(
-        "{}",
-        report(&objects, &accepted, store, config, options.once)?
-    );
+    print!("{}", report(&objects, &accepted)?);
     let delivered: BTreeSet<&str> = ids(&objects).collect();
     let missing = accepted
         .iter()
@@ -181,10 +193,24 @@ async fn show(
         );
     }
     eprintln!(
-        "\nall {} events are delivered, each in exactly one object",
-        events.len()
+        "\nall {} events are delivered, each in exactly one object; their digests follow within {:?}",
+        events.len(),
+        config.digest.interval
     );
+    let log_files: Vec<&str> = new(&objects, &accepted).map(|(key, _)| &**key).collect();
+    proof::show(&client, place, &log_files).await?;
+    print!("{}", next(place, config, &log_files, options.once)?);
     Ok(())
+}
+
+/// The objects that hold events of this demonstration: its `data_dir` may have seen others.
+fn new<'a>(
+    objects: &'a Objects,
+    accepted: &'a BTreeSet<String>,
+) -> impl Iterator<Item = (&'a String, &'a Vec<(String, Box<RawValue>)>)> {
+    let is_new =
+        |events: &[(String, Box<RawValue>)]| events.iter().any(|(id, _)| accepted.contains(id));
+    objects.iter().filter(move |(_, events)| is_new(events))
 }
 
 /// The accepted eventIDs.
@@ -300,7 +326,7 @@ async fn read_bucket(client: &Client, objects: &mut Objects) -> anyhow::Result<(
             Err(error) => return Err(error).context("cannot list the bucket"),
         };
         for key in page.contents().iter().filter_map(|object| object.key()) {
-            if objects.contains_key(key) {
+            if objects.contains_key(key) || DigestKey::parse(key).is_some() {
                 continue;
             }
             let object = client
@@ -337,29 +363,28 @@ fn doubled(objects: &Objects, wanted: &BTreeSet<String>) -> usize {
         .count()
 }
 
-fn report(
-    objects: &Objects,
-    accepted: &BTreeSet<String>,
-    store: SocketAddr,
-    config: &Config,
-    once: bool,
-) -> anyhow::Result<String> {
+fn report(objects: &Objects, accepted: &BTreeSet<String>) -> anyhow::Result<String> {
     let bucket = DEFAULT_TRAIL.1;
-    let new: Vec<_> = objects
-        .iter()
-        .filter(|(_, events)| events.iter().any(|(id, _)| accepted.contains(id)))
-        .collect();
     let mut text = String::new();
     writeln!(text, "\ndelivered objects:")?;
-    for (key, events) in &new {
+    for (key, events) in new(objects, accepted) {
         writeln!(text, "  s3://{bucket}/{key}  ({} records)", events.len())?;
     }
-    let Some((key, events)) = new.first() else {
-        return Ok(text);
-    };
-    if let Some((_, first)) = events.first() {
+    let first = new(objects, accepted).next();
+    if let Some((_, first)) = first.and_then(|(_, events)| events.first()) {
         writeln!(text, "\nfirst record:\n{first}")?;
     }
+    Ok(text)
+}
+
+/// What a person may want to do now.
+fn next(place: Place, config: &Config, log_files: &[&str], once: bool) -> anyhow::Result<String> {
+    let bucket = DEFAULT_TRAIL.1;
+    let Place { api, store } = place;
+    let mut text = String::new();
+    let Some(key) = log_files.first() else {
+        return Ok(text);
+    };
     if once {
         let data_dir = shell_quoted(&config.data_dir.display().to_string());
         writeln!(
@@ -382,6 +407,19 @@ fn report(
     writeln!(text, "\nlist and read them with the AWS CLI:")?;
     writeln!(text, "  aws s3 ls {options} --recursive s3://{bucket}/")?;
     writeln!(text, "  aws s3 cp {options} s3://{bucket}/{key} - | gunzip")?;
+    if config.trails.is_empty() {
+        let hour_ago = WallMillis(WallMillis::now().0 - 3_600_000).rfc3339();
+        writeln!(text, "\nvalidate them with it:")?;
+        writeln!(
+            text,
+            "  AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_ENDPOINT_URL_CLOUDTRAIL=http://{api} \
+             AWS_ENDPOINT_URL_S3=http://{store} \\\n  aws cloudtrail validate-logs --region {} --start-time {hour_ago} --trail-arn \
+             arn:aws:cloudtrail:{}:{}:trail/{}",
+            config.region, config.region, config.account_id, DEFAULT_TRAIL.0
+        )?;
+    }
+    writeln!(text, "and with traild, which checks more:")?;
+    writeln!(text, "  {}", proof::command(place))?;
     Ok(text)
 }
 

@@ -1,0 +1,175 @@
+"""Chains of digests that a real daemon made, held against its bucket, the unmodified AWS CLI and `traild verify`.
+
+I5  each delivered log file of a trail with validation is in exactly one digest, and the digests of each account and region are a
+    chain without a gap that the AWS CLI accepts
+"""
+
+import time
+
+import digests
+import events
+import logfiles
+from crashing import SMALL, kill_under_load, outcome
+from harness import BUCKET, TEST_CREDENTIALS, WHOLE_ORGANIZATION, delivering_to, ensure_bucket, s3_client, wait_until
+
+ORGANIZATION_TRAIL = WHOLE_ORGANIZATION | {"enable_log_file_validation": True}
+OWN_TRAIL = {"name": "main", "s3_bucket_name": BUCKET, "is_multi_region_trail": True, "enable_log_file_validation": True}
+OTHER_BUCKET = "later-logs"
+HOME = (events.HOME_ACCOUNT, events.HOME_REGION)
+
+
+QUICK = {"delivery": {"max_age": "300ms"}}
+
+
+def digesting(trail, interval="2s"):
+    return QUICK | {"digest": {"interval": interval}, "trails": [trail]}
+
+
+def all_digested(s3, daemon, buckets=(BUCKET,), more_than=0, seconds=30):
+    """Waits until each log file is in a digest, and each chain has so many; what lies in the buckets then."""
+    found = None
+
+    def done():
+        nonlocal found
+        found = sum((digests.read(s3, bucket) for bucket in buckets), digests.Holding([], {}))
+        enough = all(len(found.of(source)) > more_than for source in found.sources())
+        return found.digests and enough and not found.undigested()
+
+    try:
+        wait_until(done, seconds, "all log files to be digested")
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{len(found.digests)} digests, {len(found.undigested())} log files in none\n{daemon.log_tail(20)}") from error
+    return found
+
+
+def keys_of(daemon, found):
+    return digests.public_keys(daemon.api_endpoint, beginning(found), max(digest.end for digest in found.digests))
+
+
+def beginning(found):
+    return min(digest.start for digest in found.digests)
+
+
+def accepted_by_all(daemon, s3, found, trail=ORGANIZATION_TRAIL, buckets=(BUCKET,), end=None, env=None):
+    """The CLI and `traild verify` find as many digests and log files as we do, or more by now, and all of them valid."""
+    of_organization = trail.get("is_organization_trail", False)
+    verdicts = digests.judge_all(daemon, s3, found.sources(), beginning(found), end, of_organization=of_organization)
+    for source, verdict in verdicts.items():
+        files = [file for digest in found.of(source) for file in digest.value["logFiles"]]
+        for kind, at_least in [("digest", len(found.of(source, False))), ("backfill digest", len(found.of(source, True))), ("log", len(files))]:
+            valid, of = verdict.counts(kind)
+            assert verdict.code == 0 and valid == of >= at_least, f"{source}: {valid} of {of} {kind} files are valid, {at_least} are there\n{verdict}"
+    prefix = trail.get("s3_key_prefix")
+    verified = digests.verify(daemon, s3, *(["--prefix", prefix] if prefix else []), bucket=buckets[-1], env=env)
+    assert verified.code == 0, verified
+    return verdicts
+
+
+# Under load, with kills.
+
+
+def run_with_kills(daemon, s3, bucket, rng, pytestconfig, report):
+    rounds = -(-pytestconfig.getoption("--crash-rounds") // 5)
+    senders, kills = kill_under_load(daemon, rounds, rng, lambda: daemon.drain(60), pause=0.05, accounts=2, regions=3)
+    accepted, unanswered = outcome(senders)
+    logfiles.check(logfiles.read(s3, bucket), accepted, unanswered)
+    found = all_digested(s3, daemon, [bucket], more_than=2)
+    assert len(found.sources()) == 6, found.sources()
+    digests.check(found, keys_of(daemon, found))
+    accepted_by_all(daemon, s3_endpoint(s3), found, buckets=[bucket])
+    most = max(len(found.of(source)) for source in found.sources())
+    report(f"{kills}; {len(found.logs)} log files in {len(found.digests)} digests of {len(found.sources())} chains, up to {most} in a row, all valid")
+
+
+def s3_endpoint(s3):
+    return s3.meta.endpoint_url
+
+
+def test_chains_of_an_organization_are_valid_after_kills_under_load(make_daemon, rng, pytestconfig, report):
+    daemon = make_daemon(config=digesting(ORGANIZATION_TRAIL) | SMALL).start()
+    run_with_kills(daemon, daemon.s3(), BUCKET, rng, pytestconfig, report)
+
+
+def test_chains_in_localstacks_s3_are_valid_after_kills_under_load(make_daemon, localstack, rng, pytestconfig, report):
+    s3, bucket = s3_client(localstack), f"chains-{rng.getrandbits(48):012x}"
+    ensure_bucket(s3, bucket)
+    config = digesting(ORGANIZATION_TRAIL | {"s3_bucket_name": bucket}) | SMALL | delivering_to(localstack)
+    daemon = make_daemon(config=config, env=TEST_CREDENTIALS).start()
+    run_with_kills(daemon, s3, bucket, rng, pytestconfig, report)
+
+
+# A life with stops and changes.
+
+
+def test_an_own_trails_chain_goes_on_after_a_stop_and_makes_up_for_missed_windows(make_daemon, rng):
+    trail = OWN_TRAIL | {"s3_key_prefix": "audit/logs"}
+    daemon = make_daemon(config=digesting(trail, "1s")).start()
+    daemon.send(events.make_many(rng, 5))
+    daemon.drain()
+    before = all_digested(daemon.s3(), daemon, more_than=1)
+    first = before.of(HOME)[0]
+    assert [first.value[field] for field in digests.FIELDS[9:14]] == [None] * 5, first.value
+    assert daemon.stop()[0] == 0
+    time.sleep(3)
+    daemon.start()
+    daemon.send(events.make_many(rng, 5))
+    daemon.drain()
+    after = all_digested(daemon.s3(), daemon, more_than=len(before.of(HOME)) + 3)
+    digests.check(after, keys_of(daemon, after))
+    chain = after.of(HOME)
+    kept = [(digest.key, digest.body) for digest in before.of(HOME)]
+    assert [(digest.key, digest.body) for digest in chain][: len(kept)] == kept
+    empty = [digest.value for digest in chain if not digest.value["logFiles"]]
+    assert empty and {(value["newestEventTime"], value["oldestEventTime"]) for value in empty} == {(None, None)}
+    accepted_by_all(daemon, daemon.store_endpoint, after, trail)
+
+
+def test_switching_validation_off_ends_the_chain_and_on_again_begins_a_new_one(make_daemon, rng):
+    on, off = digesting(OWN_TRAIL, "2s"), digesting(OWN_TRAIL | {"enable_log_file_validation": False}, "2s")
+    daemon = make_daemon(config=on).start()
+    daemon.send(events.make_many(rng, 3))
+    daemon.drain()
+    first = all_digested(daemon.s3(), daemon)
+    change(daemon, off)
+    daemon.send(events.make_many(rng, 3))
+    daemon.drain()
+    time.sleep(2.5)
+    ended = digests.read(daemon.s3())
+    unproven = ended.undigested()
+    assert unproven and len(ended.digests) > len(first.digests), "there is a final digest, and none of what came later"
+    change(daemon, on)
+    daemon.send(events.make_many(rng, 3))
+    daemon.drain()
+    s3 = daemon.s3()
+    wait_until(lambda: digests.read(s3).undigested() == unproven, 20, "the new chain to have the new log files")
+    found = digests.read(s3)
+    digests.check(digests.Holding(found.digests, {key: body for key, body in found.logs.items() if key not in unproven}), keys_of(daemon, found), restarts=1)
+    verdict = digests.judge_all(daemon, daemon.store_endpoint, [HOME], beginning(found), of_organization=False)[HOME]
+    assert verdict.code == 0 and "No log files were delivered by CloudTrail between" in verdict.err, verdict
+    assert verdict.counts("digest")[0] == verdict.counts("digest")[1] >= len(found.digests), verdict
+
+
+def change(daemon, config):
+    """Restarts it with another configuration."""
+    assert daemon.stop()[0] == 0
+    daemon.write_config(daemon.config | config)
+    daemon.start()
+
+
+def test_a_chain_goes_on_into_another_bucket_and_with_another_key(make_daemon, rng):
+    daemon = make_daemon(config=digesting(OWN_TRAIL, "2s"), buckets=(BUCKET, OTHER_BUCKET)).start()
+    daemon.send(events.make_many(rng, 3))
+    daemon.drain()
+    all_digested(daemon.s3(), daemon)
+    for lost in daemon.data_dir.glob("keys/*.private.der"):
+        lost.unlink()
+    change(daemon, digesting(OWN_TRAIL | {"s3_bucket_name": OTHER_BUCKET}, "2s"))
+    daemon.send(events.make_many(rng, 3))
+    daemon.drain()
+    wait_until(lambda: digests.read(daemon.s3(), OTHER_BUCKET).named(), 20, "a log file in a digest of the other bucket")
+    found = all_digested(daemon.s3(), daemon, [BUCKET, OTHER_BUCKET])
+    digests.check(found, keys_of(daemon, found))
+    across = [digest for digest in found.of(HOME) if digest.value["previousDigestS3Bucket"] not in (None, digest.bucket)]
+    assert [digest.bucket for digest in across] == [OTHER_BUCKET]
+    assert len({digest.value["digestPublicKeyFingerprint"] for digest in found.digests}) == 2
+    accepted_by_all(daemon, daemon.store_endpoint, found, OWN_TRAIL, [BUCKET, OTHER_BUCKET])
