@@ -6,6 +6,7 @@
 
 use http::StatusCode;
 
+use crate::auth::Denied;
 use crate::digest::keys::{InvalidTimeRange, KeysError};
 use crate::event::AccountId;
 use crate::ingest::body::BodyError;
@@ -30,8 +31,8 @@ pub enum Error {
         operation: &'static str,
         reason: String,
     },
-    #[error("the credential should be scoped to a valid region, not '{0}'")]
-    InvalidScope(String),
+    #[error(transparent)]
+    AccessDenied(#[from] Denied),
 
     // Of operations.
     #[error("trail name '{given}' is not valid: {reason}")]
@@ -77,7 +78,7 @@ impl Error {
                 BodyError::UnknownEncoding(_) | BodyError::Garbled { .. } | BodyError::BrokeOff(_),
             )
             | Self::Serialization { .. } => "SerializationException",
-            Self::InvalidScope(_) => "InvalidSignatureException",
+            Self::AccessDenied(_) => Denied::CODE,
             Self::InvalidTrailName { .. } => "InvalidTrailNameException",
             Self::CloudTrailArnInvalid(_) => "CloudTrailARNInvalidException",
             Self::InvalidTimeRange(_) => "InvalidTimeRangeException",

@@ -20,7 +20,7 @@
 //! | `cloudtrail:<Operation>`, `organizations:DescribeOrganization` | the ARN of the trail or channel that is named, else `*` |
 //! | `cloudtrail-data:PutAuditEvents` | the ARN of the channel |
 //! | `traild:PutEvents`, `traild:PutKubernetesAudit` | `arn:aws:traild:<region of the request>:<account of the events>:events` |
-//! | `traild:GetStatus` | `*` |
+//! | `traild:GetStatus` | `arn:aws:traild:<home region>:<home account>:status` |
 //!
 //! Without a policy a credential may do everything in its own account, and nothing in another. With one, it may do what the document allows.
 //! See [`policy`] for the elements, operators and keys that are understood; a document with others does not start.
@@ -35,7 +35,7 @@ mod keyring;
 mod refusal;
 mod secret;
 
-pub use body::{SignedBody, Verdict};
+pub use body::{Pending, SignedBody, Verdict};
 pub use caller::{Caller, Denied, Principal};
 pub use door::{Admitted, Door};
 pub use keyring::Credential;

@@ -43,6 +43,7 @@ use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api};
+use crate::auth::Door;
 use crate::clock::WallMillis;
 use crate::config::Config;
 use crate::deliver;
@@ -284,8 +285,23 @@ impl Daemon {
             trails: views.iter().map(|view| view.trail.clone()).collect(),
             keys,
         });
+        let door = Door::new(
+            config.account_id,
+            config.region,
+            config.auth.requests.clone(),
+        );
+        let parts = routes::Parts {
+            door,
+            ingest: ingest.clone(),
+            asked,
+            api,
+            status_arn: format!(
+                "arn:aws:traild:{}:{}:status",
+                config.region, config.account_id
+            ),
+        };
         for listener in sockets.api {
-            let handler = routes::api(ingest.clone(), asked.clone(), api.clone());
+            let handler = routes::api(parts.clone());
             doors.spawn(|stop| {
                 Box::pin(async move {
                     server::serve(listener, handler, Limits::default(), stop).await;

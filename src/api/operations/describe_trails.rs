@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::trail::{Described, Named};
 use crate::api::{Call, Error, Operation};
-use crate::event::Region;
+use crate::event::{AccountId, Region};
 use crate::trail::Trail;
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -42,11 +42,20 @@ impl Operation for DescribeTrails {
             .collect::<Result<Vec<_>, _>>()?;
         let with_shadows = self.include_shadow_trails.unwrap_or(true);
         let trails = call.home.trails.iter();
-        let found = trails.filter(|trail| is_described(trail, &asked, call.region, with_shadows));
+        let found = trails
+            .filter(|trail| is_of(trail, call.caller.account))
+            .filter(|trail| is_described(trail, &asked, call.region, with_shadows));
         Ok(Answer {
             trail_list: found.map(|trail| Described::new(trail)).collect(),
         })
     }
+}
+
+/// Whether an account has this trail: as its own, or as a member of its organization (CloudTrail user guide, "Creating a trail for an
+/// organization").
+fn is_of(trail: &Trail, account: AccountId) -> bool {
+    trail.home_account == account
+        || trail.organization_id().is_some() && trail.takes_account(&account)
 }
 
 /// Whether a caller in `region`, who asked for these or for all, gets this trail.

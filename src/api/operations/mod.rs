@@ -15,21 +15,33 @@ pub use list_public_keys::ListPublicKeys;
 pub async fn run(target: Target<'_>, body: &[u8], call: &Call<'_>) -> Result<Vec<u8>, Error> {
     use Service::{CloudTrail, Organizations};
     match (target.service, target.operation) {
-        (CloudTrail, DescribeTrails::NAME) => answer::<DescribeTrails>(body, call).await,
-        (CloudTrail, ListPublicKeys::NAME) => answer::<ListPublicKeys>(body, call).await,
+        (CloudTrail, DescribeTrails::NAME) => {
+            answer::<DescribeTrails>(target.service, body, call).await
+        }
+        (CloudTrail, ListPublicKeys::NAME) => {
+            answer::<ListPublicKeys>(target.service, body, call).await
+        }
         (CloudTrail, other) => match OF_CLOUDTRAIL.iter().find(|name| **name == other) {
             Some(name) => Err(Error::UnsupportedOperation(name)),
             None => Err(target.unknown()),
         },
         (Organizations, DescribeOrganization::NAME) => {
-            answer::<DescribeOrganization>(body, call).await
+            answer::<DescribeOrganization>(target.service, body, call).await
         }
         (Organizations, _) => Err(target.unknown()),
     }
 }
 
-async fn answer<O: Operation>(body: &[u8], call: &Call<'_>) -> Result<Vec<u8>, Error> {
+async fn answer<O: Operation>(
+    service: Service,
+    body: &[u8],
+    call: &Call<'_>,
+) -> Result<Vec<u8>, Error> {
     let request = protocol::request::<O>(body)?;
+    let action = format!("{}:{}", service.signing_name(), O::NAME);
+    for resource in request.resources(call) {
+        call.caller.authorize(&action, &resource, call.now)?;
+    }
     let answer = request.run(call).await?;
     Ok(serde_json::to_vec(&answer)?)
 }

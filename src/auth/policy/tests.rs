@@ -72,6 +72,7 @@ fn the_table_of_decisions() {
         let caller = caller(&row.policy, &table.account, &row.region, rights);
         let resource = match row.action.as_str() {
             "traild:PutEvents" => format!("arn:aws:traild:{}:{}:events", row.region, row.account),
+            "traild:GetStatus" => "arn:aws:traild:us-east-1:111122223333:status".to_owned(),
             _ => "*".to_owned(),
         };
         let outcome = caller.authorize(&row.action, &resource, NOW);

@@ -107,6 +107,12 @@ impl Expected {
             .map_err(|_| Refused::mismatch())
     }
 
+    /// What it should be for a payload with this hash.
+    #[cfg(test)]
+    pub fn signature(&self, payload_sha256: &[u8]) -> String {
+        self.sign(&hex::encode(payload_sha256))
+    }
+
     fn sign(&self, payload_hash: &str) -> String {
         let canonical = [&self.canonical[..], payload_hash.as_bytes()].concat();
         let hash = hex::encode(digest(&SHA256, &canonical));
