@@ -298,7 +298,8 @@ impl Daemon {
             status_arn: format!(
                 "arn:aws:traild:{}:{}:status",
                 config.region, config.account_id
-            ),
+            )
+            .into(),
         };
         for listener in sockets.api {
             let handler = routes::api(parts.clone());

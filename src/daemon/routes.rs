@@ -42,7 +42,7 @@ pub struct Parts {
     pub asked: Asked,
     pub api: Api,
     /// The resource that is asked about with `traild:GetStatus`: of the home account.
-    pub status_arn: String,
+    pub status_arn: std::sync::Arc<str>,
 }
 
 /// The api listener: events in, status out, and the CloudTrail API.
