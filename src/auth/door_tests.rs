@@ -1,12 +1,11 @@
 use std::pin::pin;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use http::Request;
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 
-use super::super::sigv4::SigningKey;
+use super::super::sigv4::Signer;
 use super::super::{SecretKey, SignedBody};
 use super::*;
 
@@ -59,13 +58,16 @@ fn header(key: &str, signature: &str) -> String {
 
 /// A request with this body, signed.
 fn signed(body: &[u8]) -> request::Parts {
-    let claim = Claim::of(&head(Some(&header("AKID", "00")), None)).unwrap();
-    let key = SigningKey::derive(&SecretKey::new("secret".to_owned()), &claim);
-    let hash = digest(&SHA256, body);
-    let signature = Expected::new(&head(None, None), &claim, key)
-        .unwrap()
-        .signature(hash.as_ref());
-    head(Some(&header("AKID", &signature)), None)
+    let signer = Signer {
+        access_key_id: "AKID".to_owned(),
+        secret: SecretKey::new("secret".to_owned()),
+        session_token: None,
+        region: "us-east-1".parse().unwrap(),
+        service: "traild",
+    };
+    let mut head = head(None, None);
+    signer.sign(&mut head, body, NOW).unwrap();
+    head
 }
 
 #[test]

@@ -31,8 +31,8 @@ use crate::server::ops::Ops;
 type Answer = Response<Full<Bytes>>;
 
 /// Of the body of a refused request, so much is read before it is answered: a client that is still sending would not see the answer.
-const DRAINED_BYTES: usize = 1 << 20;
-const DRAINED_FOR: Duration = Duration::from_secs(2);
+const DRAINED_BYTES: usize = 16 << 20;
+const DRAINED_FOR: Duration = Duration::from_secs(5);
 
 /// What the api listener answers from. Clones share it.
 #[derive(Clone)]

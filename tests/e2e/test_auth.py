@@ -362,3 +362,32 @@ def test_a_process_at_the_unix_socket_need_not_sign(guarded):
     assert (status, answer["accepted"]) == (200, 1), answer
     status, _, answer = guarded.post(body)
     assert (status, answer["code"]) == (401, "MissingAuthenticationTokenException"), answer
+
+
+def test_traild_send_and_status_sign_when_they_are_asked_to(guarded, tmp_path):
+    endpoint = ["--endpoint", f"http://127.0.0.1:{guarded.api_port}"]
+    file = tmp_path / "events.ndjson"
+    # More than one read of a socket: the refusal that asks for a signature must reach a client that is still sending.
+    file.write_bytes(b"\n".join(event(name=f"Sent{number}") for number in range(20_000)))
+    nothing = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"}
+    good = nothing | {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": CANARY, "AWS_REGION": HOME_REGION}
+    run = lambda env, *arguments: run_cli(guarded.binary, *arguments, env=env)
+
+    code, _, err = run(good, "send", *endpoint, str(file))
+    assert code == 0 and "20000 accepted" in err, err
+    code, out, err = run(good, "status", *endpoint, "--json")
+    assert code == 0 and json.loads(out)["ready"], err
+    assert CANARY not in out + err
+    for env, name in [
+        (nothing, "MissingAuthenticationTokenException"),
+        (good | {"AWS_SECRET_ACCESS_KEY": "wrong"}, INVALID),
+        (good | {"AWS_ACCESS_KEY_ID": "nobody"}, UNKNOWN),
+    ]:
+        code, _, err = run(env, "send", *endpoint, str(file))
+        assert code == 1 and name in err and "hint: sign with one of the daemon's credentials" in err, err
+    code, _, err = run(nothing, "status", *endpoint)
+    assert code == 1 and "401" in err and "AWS_ACCESS_KEY_ID" in err, err
+    code, _, err = run(good | {"AWS_ACCESS_KEY_ID": "read-only"}, "send", *endpoint, str(file))
+    assert code != 0 and "AccessDenied" in err, err
+    code, _, err = run(nothing, "send", "--endpoint", f"unix:{guarded.config['listen']['unix']}", str(file))
+    assert code == 0, err

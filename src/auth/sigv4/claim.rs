@@ -204,6 +204,28 @@ impl Claim {
         })
     }
 
+    /// The claim of a request that is yet to be signed.
+    pub(super) fn ours(
+        access_key_id: &str,
+        scope: [&str; 3],
+        at: &str,
+        signed_headers: &str,
+    ) -> Self {
+        let [date, region, service] = scope.map(str::to_owned);
+        Self {
+            access_key_id: access_key_id.to_owned(),
+            region,
+            session_token: None,
+            service,
+            date,
+            terminator: TERMINATOR.to_owned(),
+            at: at.to_owned(),
+            expires: None,
+            signed_headers: signed_headers.to_owned(),
+            signature: String::new(),
+        }
+    }
+
     pub(super) fn is_presigned(&self) -> bool {
         self.expires.is_some()
     }

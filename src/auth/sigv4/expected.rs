@@ -68,6 +68,24 @@ pub struct Expected {
 impl Expected {
     /// With a payload's hash in the head, a wrong signature is refused here, before the body is read.
     pub fn new(head: &request::Parts, claim: &Claim, key: SigningKey) -> Result<Self, Refused> {
+        let expected = Self::of(head, claim, key, Payload::of(head, claim)?);
+        if let Payload::Said(hash) = &expected.payload {
+            expected.compare(hash)?;
+        }
+        Ok(expected)
+    }
+
+    /// The signature of a request whose payload has this hash, in hex.
+    pub(super) fn signature(
+        head: &request::Parts,
+        claim: &Claim,
+        key: SigningKey,
+        payload_hash: &str,
+    ) -> String {
+        Self::of(head, claim, key, Payload::Unsaid).sign(payload_hash)
+    }
+
+    fn of(head: &request::Parts, claim: &Claim, key: SigningKey, payload: Payload) -> Self {
         let Claim {
             at,
             date,
@@ -75,17 +93,13 @@ impl Expected {
             service,
             ..
         } = claim;
-        let expected = Self {
+        Self {
             key,
             canonical: canonical::before_payload(head, &claim.signed_headers),
             to_sign: format!("{ALGORITHM}\n{at}\n{date}/{region}/{service}/{TERMINATOR}\n"),
             signature: claim.signature.clone(),
-            payload: Payload::of(head, claim)?,
-        };
-        if let Payload::Said(hash) = &expected.payload {
-            expected.compare(hash)?;
+            payload,
         }
-        Ok(expected)
     }
 
     /// Whether the signature is good for a body with this hash.
@@ -105,12 +119,6 @@ impl Expected {
         let signature = self.sign(payload_hash);
         verify_slices_are_equal(signature.as_bytes(), self.signature.as_bytes())
             .map_err(|_| Refused::mismatch())
-    }
-
-    /// What it should be for a payload with this hash.
-    #[cfg(test)]
-    pub fn signature(&self, payload_sha256: &[u8]) -> String {
-        self.sign(&hex::encode(payload_sha256))
     }
 
     fn sign(&self, payload_hash: &str) -> String {

@@ -25,10 +25,12 @@ mod canonical;
 mod claim;
 mod expected;
 mod key;
+mod sign;
 
 pub use claim::Claim;
 pub use expected::{Expected, Payload};
 pub use key::{SigningKey, SigningKeys};
+pub use sign::Signer;
 
 use crate::clock::WallMillis;
 use crate::digest::moment;

@@ -315,6 +315,46 @@ fn a_body_is_held_to_the_hash_that_was_signed() {
 }
 
 #[test]
+fn what_is_signed_here_is_verified_here() {
+    let signer = |session_token: Option<&str>| Signer {
+        access_key_id: "AKID".to_owned(),
+        secret: SecretKey::new("secret".to_owned()),
+        session_token: session_token.map(str::to_owned),
+        region: "us-east-1".parse().unwrap(),
+        service: "cloudtrail",
+    };
+    let mut head = head(
+        "/v1/events?b=2&a=%20",
+        &[
+            ("host", "localhost:4580"),
+            ("content-type", "text/plain"),
+            ("x-amz-target", "A.B"),
+        ],
+    );
+    // Again, as when a request is sent again later.
+    for (now, token) in [(WallMillis(0), Some("old")), (NOW, Some("token"))] {
+        signer(token).sign(&mut head, b"body", now).unwrap();
+    }
+    let claim = judge(&head).unwrap();
+    assert_eq!(claim.session_token.as_deref(), Some("token"));
+    assert_eq!(
+        claim.signed_headers,
+        "content-type;host;x-amz-content-sha256;x-amz-date;x-amz-security-token;x-amz-target"
+    );
+    let key = SigningKey::derive(&SecretKey::new("secret".to_owned()), &claim);
+    let expected = Expected::new(&head, &claim, key).unwrap();
+    assert_eq!(
+        expected.finish(&crate::digest::Sha256::of(b"body").0),
+        Ok(())
+    );
+    assert!(
+        expected
+            .finish(&crate::digest::Sha256::of(b"other").0)
+            .is_err()
+    );
+}
+
+#[test]
 fn only_keys_of_good_signatures_are_remembered_and_not_without_end() {
     let keys = SigningKeys::default();
     let secret = SecretKey::new("secret".to_owned());
