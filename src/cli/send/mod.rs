@@ -456,11 +456,15 @@ fn verdict(answer: &Answer) -> Verdict {
         })
     };
     let outcome = match answer.status {
-        StatusCode::OK | StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN => match serde_json::from_slice(&answer.body) {
-            Ok(receipt) => Outcome::Receipt(receipt),
-            Err(_) if answer.status == StatusCode::BAD_REQUEST => Outcome::BodyRefused(refusal()),
-            Err(_) => Outcome::Hopeless(refusal()),
-        },
+        StatusCode::OK | StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN => {
+            match serde_json::from_slice(&answer.body) {
+                Ok(receipt) => Outcome::Receipt(receipt),
+                Err(_) if answer.status == StatusCode::BAD_REQUEST => {
+                    Outcome::BodyRefused(refusal())
+                }
+                Err(_) => Outcome::Hopeless(refusal()),
+            }
+        }
         StatusCode::PAYLOAD_TOO_LARGE => Outcome::BodyRefused(refusal()),
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
             return again(answer, refusal());
