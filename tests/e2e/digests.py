@@ -1,15 +1,13 @@
-"""Digests: those who judge them (the AWS CLI, `traild verify`), and our own reading of a bucket, which judges the judges.
+"""Digests of a bucket, read and checked by ourselves: what the judges of a chain are judged by.
 
-The AWS CLI is the unmodified one that tests/requirements.txt pins. Its endpoints are set by the environment alone, as a user would
-(AWS SDKs and Tools Reference Guide, "Service-specific endpoints").
+I5  each delivered log file of a trail with validation is in exactly one digest, and the digests of each account and region are a
+    chain without a gap
 """
 
 import gzip
 import hashlib
 import json
-import os
 import re
-import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,12 +19,14 @@ import boto3
 import rsa
 
 from events import HOME_ACCOUNT, HOME_REGION
-from harness import BUCKET, TEST_CREDENTIALS, run_cli
+from harness import BUCKET, WHOLE_ORGANIZATION, wait_until
 from logfiles import gunzip_one_member
-from wire import Server, read_body, read_head
 
-AWS = Path(sys.executable).parent / "aws"
-JUDGES = 3  # at once
+ORGANIZATION_TRAIL = WHOLE_ORGANIZATION | {"enable_log_file_validation": True}
+OWN_TRAIL = {"name": "main", "s3_bucket_name": BUCKET, "is_multi_region_trail": True, "enable_log_file_validation": True}
+HOME = (HOME_ACCOUNT, HOME_REGION)
+QUICK = {"delivery": {"max_age": "300ms"}}
+
 FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 KEY = re.compile(
@@ -60,85 +60,6 @@ def text_of(time):
 
 def arn(trail="main"):
     return f"arn:aws:cloudtrail:{HOME_REGION}:{HOME_ACCOUNT}:trail/{trail}"
-
-
-# The judges.
-
-
-@dataclass
-class Verdict:
-    code: int
-    out: str
-    err: str
-
-    def counts(self, of):
-        """(valid, of how many), as the summary's line for `digest`, `backfill digest` or `log` files has it; (0, 0) for none."""
-        match = re.search(rf"^(\d+)/(\d+) {of} files? valid", self.out, re.MULTILINE)
-        return (int(match[1]), int(match[2])) if match else (0, 0)
-
-    def complaints(self):
-        """What follows INVALID in each line that has it."""
-        return [line.split("INVALID: ", 1)[1] for line in (self.out + self.err).splitlines() if "INVALID: " in line]
-
-    def __str__(self):
-        return f"exit code {self.code}\n{self.out}\n{self.err}"
-
-
-def validate_logs(cloudtrail, s3, trail_arn, region, start, end=None, account=None, bucket=None):
-    """Runs `aws cloudtrail validate-logs` against two endpoints."""
-    env = TEST_CREDENTIALS | {
-        "AWS_ENDPOINT_URL_CLOUDTRAIL": cloudtrail,
-        "AWS_ENDPOINT_URL_ORGANIZATIONS": cloudtrail,
-        "AWS_ENDPOINT_URL_S3": s3,
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "AWS_MAX_ATTEMPTS": "2",
-    }
-    options = {"--trail-arn": trail_arn, "--region": region, "--start-time": text_of(start)}
-    options |= {"--end-time": end and text_of(end), "--account-id": account, "--s3-bucket": bucket}
-    given = [word for option, value in options.items() if value for word in (option, value)]
-    return Verdict(*run_cli(AWS, "cloudtrail", "validate-logs", "--verbose", *given, env=env, timeout=90))
-
-
-def judge_all(daemon, s3, sources, start, end=None, trail="main", of_organization=True):
-    """The CLI's verdict on each account and region of a trail: several at once, each is a process that mostly starts."""
-
-    def judge(source):
-        account, region = source
-        account = account if of_organization else None
-        return validate_logs(daemon.api_endpoint, s3, arn(trail), region, start, end, account)
-
-    with ThreadPoolExecutor(JUDGES) as pool:
-        return dict(zip(sources, pool.map(judge, sources)))
-
-
-def verify(daemon, s3, *arguments, bucket=BUCKET, env=None):
-    """Runs `traild verify` against the same two endpoints."""
-    endpoints = {"AWS_ENDPOINT_URL_CLOUDTRAIL": daemon.api_endpoint, "AWS_ENDPOINT_URL_S3": s3, "AWS_REGION": HOME_REGION}
-    env = TEST_CREDENTIALS | endpoints | {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull} | (env or {})
-    return Verdict(*run_cli(daemon.binary, "verify", "--bucket", bucket, *arguments, env=env, timeout=90))
-
-
-class FakeCloudTrail(Server):
-    """Answers the two calls the validator makes, for chains that no daemon has made."""
-
-    def __init__(self, trails, public_keys, **options):
-        super().__init__(**options)
-        self.answers = {"DescribeTrails": {"trailList": trails}, "ListPublicKeys": {"PublicKeyList": public_keys}}
-
-    async def one_request(self, reader, writer):
-        request = await read_head(reader)
-        if request is None:
-            return False
-        await read_body(reader, request.headers)
-        body = json.dumps(self.answers[request.headers["x-amz-target"].rpartition(".")[2]]).encode()
-        head = f"HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.1\r\ncontent-length: {len(body)}\r\n\r\n"
-        writer.write(head.encode() + body)
-        await writer.drain()
-        return True
-
-
-# Our own reading.
 
 
 @dataclass
@@ -207,12 +128,15 @@ def read(s3, bucket=BUCKET, prefix=""):
     return parse(bucket, read_objects(s3, bucket, prefix))
 
 
-def read_objects(s3, bucket=BUCKET, prefix=""):
-    """Body and metadata of each object, by key; but for CloudTrail's own marker objects."""
+def read_objects(s3, bucket=BUCKET, prefix="", known=None):
+    """Body and metadata of each object, by key; but for CloudTrail's own marker objects. What is `known` is not read again."""
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     keys = [item["Key"] for page in pages for item in page.get("Contents", []) if not item["Key"].endswith("/")]
+    known = {} if known is None else known
+    new = [key for key in keys if key not in known]
     with ThreadPoolExecutor(4) as pool:
-        return dict(zip(keys, pool.map(lambda key: get(s3, bucket, key), keys)))
+        known.update(zip(new, pool.map(lambda key: get(s3, bucket, key), new)))
+    return {key: known[key] for key in keys}
 
 
 def get(s3, bucket, key):
@@ -237,11 +161,15 @@ def parse(bucket, objects):
 
 def public_keys(endpoint, start, end):
     """Fingerprint: key, from when, until when, for all keys that CloudTrail lists."""
-    client = boto3.client("cloudtrail", endpoint_url=endpoint, region_name=HOME_REGION, aws_access_key_id="test", aws_secret_access_key="test")
+    credentials = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+    client = boto3.client("cloudtrail", endpoint_url=endpoint, region_name=HOME_REGION, **credentials)
     listed = client.list_public_keys(StartTime=start, EndTime=end)["PublicKeyList"]
+    keys = {}
     for key in listed:
         assert md5(key["Value"]) == key["Fingerprint"], key
-    return {key["Fingerprint"]: (rsa.PublicKey.load_pkcs1(key["Value"], "DER"), key["ValidityStartTime"], key["ValidityEndTime"]) for key in listed}
+        public = rsa.PublicKey.load_pkcs1(key["Value"], "DER")
+        keys[key["Fingerprint"]] = (public, key["ValidityStartTime"], key["ValidityEndTime"])
+    return keys
 
 
 def check(found, keys, restarts=0, trail="main"):
@@ -320,6 +248,40 @@ def check_links(digests):
         assert index > 0, f"{digest.key} names {links[1]}, which is not there"
         before = digests[index - 1]
         assert links == [before.bucket, before.key, before.sha256, "SHA-256", before.metadata["signature"]], digest.key
+
+
+# Daemons that write them.
+
+
+def digesting(trail, interval="2s"):
+    return QUICK | {"digest": {"interval": interval}, "trails": [trail]}
+
+
+def all_digested(s3, daemon, buckets=(BUCKET,), more_than=0, seconds=30):
+    """Waits until each log file is in a digest, and each chain has so many; what lies in the buckets then."""
+    found, known = None, {bucket: {} for bucket in buckets}
+
+    def done():
+        nonlocal found
+        read = [parse(bucket, read_objects(s3, bucket, known=known[bucket])) for bucket in buckets]
+        found = sum(read, Holding([], {}))
+        enough = all(len(found.of(source)) > more_than for source in found.sources())
+        return found.digests and enough and not found.undigested()
+
+    try:
+        wait_until(done, seconds, "all log files to be digested")
+    except AssertionError as error:
+        state = f"{len(found.digests)} digests, {len(found.undigested())} log files in none"
+        raise AssertionError(f"{error}\n{state}\n{daemon.log_tail(20)}") from error
+    return found
+
+
+def keys_of(daemon, found):
+    return public_keys(daemon.api_endpoint, beginning(found), max(digest.end for digest in found.digests))
+
+
+def beginning(found):
+    return min(digest.start for digest in found.digests)
 
 
 # Forgery.

@@ -1,8 +1,4 @@
-"""Chains of digests that a real daemon made, held against its bucket, the unmodified AWS CLI and `traild verify`.
-
-I5  each delivered log file of a trail with validation is in exactly one digest, and the digests of each account and region are a
-    chain without a gap that the AWS CLI accepts
-"""
+"""Chains of digests that a real daemon made, held against its bucket, the unmodified AWS CLI and `traild verify`."""
 
 import time
 
@@ -10,59 +6,11 @@ import digests
 import events
 import logfiles
 from crashing import SMALL, kill_under_load, outcome
-from harness import BUCKET, TEST_CREDENTIALS, WHOLE_ORGANIZATION, delivering_to, ensure_bucket, s3_client, wait_until
+from digests import HOME, ORGANIZATION_TRAIL, OWN_TRAIL, all_digested, beginning, digesting, keys_of
+from harness import BUCKET, TEST_CREDENTIALS, delivering_to, ensure_bucket, s3_client, wait_until
+from judges import accepted_by_all, judge_all
 
-ORGANIZATION_TRAIL = WHOLE_ORGANIZATION | {"enable_log_file_validation": True}
-OWN_TRAIL = {"name": "main", "s3_bucket_name": BUCKET, "is_multi_region_trail": True, "enable_log_file_validation": True}
 OTHER_BUCKET = "later-logs"
-HOME = (events.HOME_ACCOUNT, events.HOME_REGION)
-
-
-QUICK = {"delivery": {"max_age": "300ms"}}
-
-
-def digesting(trail, interval="2s"):
-    return QUICK | {"digest": {"interval": interval}, "trails": [trail]}
-
-
-def all_digested(s3, daemon, buckets=(BUCKET,), more_than=0, seconds=30):
-    """Waits until each log file is in a digest, and each chain has so many; what lies in the buckets then."""
-    found = None
-
-    def done():
-        nonlocal found
-        found = sum((digests.read(s3, bucket) for bucket in buckets), digests.Holding([], {}))
-        enough = all(len(found.of(source)) > more_than for source in found.sources())
-        return found.digests and enough and not found.undigested()
-
-    try:
-        wait_until(done, seconds, "all log files to be digested")
-    except AssertionError as error:
-        raise AssertionError(f"{error}\n{len(found.digests)} digests, {len(found.undigested())} log files in none\n{daemon.log_tail(20)}") from error
-    return found
-
-
-def keys_of(daemon, found):
-    return digests.public_keys(daemon.api_endpoint, beginning(found), max(digest.end for digest in found.digests))
-
-
-def beginning(found):
-    return min(digest.start for digest in found.digests)
-
-
-def accepted_by_all(daemon, s3, found, trail=ORGANIZATION_TRAIL, buckets=(BUCKET,), end=None, env=None):
-    """The CLI and `traild verify` find as many digests and log files as we do, or more by now, and all of them valid."""
-    of_organization = trail.get("is_organization_trail", False)
-    verdicts = digests.judge_all(daemon, s3, found.sources(), beginning(found), end, of_organization=of_organization)
-    for source, verdict in verdicts.items():
-        files = [file for digest in found.of(source) for file in digest.value["logFiles"]]
-        for kind, at_least in [("digest", len(found.of(source, False))), ("backfill digest", len(found.of(source, True))), ("log", len(files))]:
-            valid, of = verdict.counts(kind)
-            assert verdict.code == 0 and valid == of >= at_least, f"{source}: {valid} of {of} {kind} files are valid, {at_least} are there\n{verdict}"
-    prefix = trail.get("s3_key_prefix")
-    verified = digests.verify(daemon, s3, *(["--prefix", prefix] if prefix else []), bucket=buckets[-1], env=env)
-    assert verified.code == 0, verified
-    return verdicts
 
 
 # Under load, with kills.
@@ -76,13 +24,9 @@ def run_with_kills(daemon, s3, bucket, rng, pytestconfig, report):
     found = all_digested(s3, daemon, [bucket], more_than=2)
     assert len(found.sources()) == 6, found.sources()
     digests.check(found, keys_of(daemon, found))
-    accepted_by_all(daemon, s3_endpoint(s3), found, buckets=[bucket])
+    accepted_by_all(daemon, s3.meta.endpoint_url, found, buckets=[bucket])
     most = max(len(found.of(source)) for source in found.sources())
-    report(f"{kills}; {len(found.logs)} log files in {len(found.digests)} digests of {len(found.sources())} chains, up to {most} in a row, all valid")
-
-
-def s3_endpoint(s3):
-    return s3.meta.endpoint_url
+    report(f"{kills}; {len(found.logs)} log files in {len(found.digests)} digests, up to {most} in a row, all valid")
 
 
 def test_chains_of_an_organization_are_valid_after_kills_under_load(make_daemon, rng, pytestconfig, report):
@@ -143,8 +87,9 @@ def test_switching_validation_off_ends_the_chain_and_on_again_begins_a_new_one(m
     s3 = daemon.s3()
     wait_until(lambda: digests.read(s3).undigested() == unproven, 20, "the new chain to have the new log files")
     found = digests.read(s3)
-    digests.check(digests.Holding(found.digests, {key: body for key, body in found.logs.items() if key not in unproven}), keys_of(daemon, found), restarts=1)
-    verdict = digests.judge_all(daemon, daemon.store_endpoint, [HOME], beginning(found), of_organization=False)[HOME]
+    proven = {key: body for key, body in found.logs.items() if key not in unproven}
+    digests.check(digests.Holding(found.digests, proven), keys_of(daemon, found), restarts=1)
+    verdict = judge_all(daemon, daemon.store_endpoint, [HOME], beginning(found), of_organization=False)[HOME]
     assert verdict.code == 0 and "No log files were delivered by CloudTrail between" in verdict.err, verdict
     assert verdict.counts("digest")[0] == verdict.counts("digest")[1] >= len(found.digests), verdict
 

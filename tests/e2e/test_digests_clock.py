@@ -9,8 +9,9 @@ import digests
 import events
 import logfiles
 from crashing import SMALL, outcome, senders_for
-from harness import BUCKET, wait_until
-from test_digests import HOME, ORGANIZATION_TRAIL, OWN_TRAIL, accepted_by_all, all_digested, digesting, keys_of
+from harness import BUCKET
+from digests import HOME, ORGANIZATION_TRAIL, OWN_TRAIL, all_digested, digesting, keys_of
+from judges import accepted_by_all
 
 TICKS = os.sysconf("SC_CLK_TCK")
 

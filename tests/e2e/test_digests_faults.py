@@ -9,7 +9,8 @@ import logfiles
 from crashing import SMALL, outcome, senders_for
 from fault_proxy import FaultProxy, is_object_put
 from harness import BUCKET, TEST_CREDENTIALS, delivering_to
-from test_digests import ORGANIZATION_TRAIL, accepted_by_all, all_digested, digesting, keys_of
+from digests import ORGANIZATION_TRAIL, all_digested, digesting, keys_of
+from judges import accepted_by_all
 
 FAULTS = ["500", "503", "403", "404", "reset", "lost"]
 JUMPS = [-60, -5, -1, 1, 10, 60]  # seconds

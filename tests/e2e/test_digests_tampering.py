@@ -15,7 +15,8 @@ import digests
 import events
 from harness import BUCKET, wait_until
 from tampering import TABLE, Scene
-from test_digests import HOME, OWN_TRAIL, all_digested, digesting
+from digests import HOME, OWN_TRAIL, all_digested, digesting
+from judges import validate_logs, verify
 
 HOURS = 6
 STORES = 3  # copies judged at once
@@ -52,8 +53,8 @@ def test_each_way_to_tamper_is_found(chain, make_daemon, wall_clock, report):
     wall_clock.jump(minutes=70)
 
     def judge(store, scene):
-        cli = digests.validate_logs(chain.api_endpoint, store.store_endpoint, digests.arn(), events.HOME_REGION, since, until)
-        return cli, digests.verify(chain, store.store_endpoint, env=wall_clock.env), own_judgement(scene.s3, keys, until)
+        cli = validate_logs(chain.api_endpoint, store.store_endpoint, digests.arn(), events.HOME_REGION, since, until)
+        return cli, verify(chain, store.store_endpoint, env=wall_clock.env), own_judgement(scene.s3, keys, until)
 
     def tamper(tampering):
         store, scene = scenes.get()
