@@ -48,7 +48,7 @@ use policy::Actions;
 pub const PUT_EVENTS: &str = "traild:PutEvents";
 pub const GET_STATUS: &str = "traild:GetStatus";
 
-/// The signing names of services that are asked at paths of their own; `/` is asked as the service of its operation.
+/// What requests to traild's own paths are signed for.
 pub const TRAILD: &str = "traild";
 
 /// Actions that belong to paths, not to the API of CloudTrail.

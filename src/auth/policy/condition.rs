@@ -227,12 +227,14 @@ fn read(values: &[String], reading: Reading, variables: bool) -> Result<Values, 
     Ok(match reading {
         Reading::Text { any_case: true, .. } => Values::AnyCase(
             values
-                .map(|value| match value.contains("${") {
-                    true => Err(
-                        "has a variable, which operators that ignore the case do not take here"
-                            .to_owned(),
-                    ),
-                    false => Pattern::with_variables(&value.to_lowercase(), false),
+                .map(|value| {
+                    if value.contains("${") {
+                        return Err(
+                            "has a variable, which operators that ignore the case do not take here"
+                                .to_owned(),
+                        );
+                    }
+                    Pattern::with_variables(&value.to_lowercase(), false)
                 })
                 .collect::<Result<_, _>>()?,
         ),

@@ -116,10 +116,11 @@ fn wild(character: char) -> Piece {
 fn matches(pieces: &[Piece], text: &str) -> bool {
     // reached[i]: the first i pieces match what was read so far.
     let mut reached = vec![false; pieces.len() + 1];
+    let mut next = reached.clone();
     reached[0] = true;
     pass_stars(pieces, &mut reached);
     for character in text.chars() {
-        let mut next = vec![false; pieces.len() + 1];
+        next.fill(false);
         for (index, piece) in pieces
             .iter()
             .enumerate()
@@ -134,7 +135,7 @@ fn matches(pieces: &[Piece], text: &str) -> bool {
             }
         }
         pass_stars(pieces, &mut next);
-        reached = next;
+        std::mem::swap(&mut reached, &mut next);
     }
     reached[pieces.len()]
 }

@@ -385,9 +385,11 @@ impl Sender {
                         refusal.code,
                         refusal.message
                     );
-                    let hint = match refusal.code.ends_with("Exception") {
-                        true => SIGNING_HINT,
-                        false => "is it the api listener of a traild?",
+                    // AWS's names are of the door alone.
+                    let hint = if refusal.code.ends_with("Exception") {
+                        SIGNING_HINT
+                    } else {
+                        "is it the api listener of a traild?"
                     };
                     return Err(Failure::hinted(error, hint));
                 }
