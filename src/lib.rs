@@ -53,6 +53,11 @@
 //!                        └─► digest::keys  which keys have signed
 //! ```
 //!
+//! # Who is let in
+//!
+//! Every request of the api listener has a caller, an account and a region before anything is done for it ([`auth`]): with SigV4, whoever signed it, held to
+//! an IAM policy. Nothing below knows of signatures; it is handed what it has to ask, as [`ingest::Accounts`] for events.
+//!
 //! # Bytes, not copies
 //!
 //! An event is parsed once, where it comes in; what routing and batching ask is put in front of its bytes in the journal
@@ -95,6 +100,9 @@ pub mod deliver;
 // The embedded S3, and the listeners' accept loop.
 pub mod server;
 pub mod store;
+
+// Who asks, and what they may.
+pub mod auth;
 
 // What AWS clients ask.
 pub mod api;

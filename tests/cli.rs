@@ -50,7 +50,7 @@ fn every_mistake_of_a_configuration_is_told_and_ends_with_78() {
         for part in [
             "./traild.toml:1: acount_id",
             "delivery.max_age = \"soon\"",
-            "not supported by this version",
+            "auth.mode = \"sigv4\": needs credentials",
             "3 mistakes",
         ] {
             assert!(stderr.contains(part), "{part} is missing in {stderr}");

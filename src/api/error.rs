@@ -7,6 +7,7 @@
 use http::StatusCode;
 
 use super::token::ForeignToken;
+use crate::auth::Denied;
 use crate::deliver::failure::Failure;
 use crate::digest::keys::{InvalidTimeRange, KeysError};
 use crate::event::{AccountId, Region};
@@ -34,8 +35,8 @@ pub enum Error {
         operation: &'static str,
         reason: String,
     },
-    #[error("the credential should be scoped to a valid region, not '{0}'")]
-    InvalidScope(String),
+    #[error(transparent)]
+    AccessDenied(#[from] Denied),
 
     // Of operations.
     #[error("trail name '{given}' is not valid: {reason}")]
@@ -182,7 +183,7 @@ impl Error {
                 BodyError::UnknownEncoding(_) | BodyError::Garbled { .. } | BodyError::BrokeOff(_),
             )
             | Self::Serialization { .. } => "SerializationException",
-            Self::InvalidScope(_) => "InvalidSignatureException",
+            Self::AccessDenied(_) => Denied::CODE,
             Self::InvalidTrailName { .. } => "InvalidTrailNameException",
             Self::CloudTrailArnInvalid(_) => "CloudTrailARNInvalidException",
             Self::InvalidTimeRange(_) => "InvalidTimeRangeException",

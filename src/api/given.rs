@@ -182,8 +182,8 @@ fn accounts(is_organization: bool, trail: &Trail, call: &Call<'_>) -> Result<Acc
         (true, Accounts::Organization { .. }) => return Ok(trail.accounts.clone()),
         (true, Accounts::Own) => {}
     }
-    if call.account != call.home.account {
-        return Err(Error::NotOrganizationMasterAccount(call.account));
+    if call.caller.account != call.home.account {
+        return Err(Error::NotOrganizationMasterAccount(call.caller.account));
     }
     let book = call.home.registry.book();
     book.organization().cloned().ok_or(Error::NoOrganization)

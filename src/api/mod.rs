@@ -12,9 +12,8 @@
 //! [`operations`]. What CloudTrail has and traild has not is refused by its name (`UnsupportedOperationException`), never answered
 //! with a success that is none.
 //!
-//! Nobody is authenticated: whoever reaches the listener may ask, which is why it is on loopback unless `auth.allow_anonymous` says
-//! otherwise. The region of a request is the one in the scope of its SigV4 `Authorization` header, unverified; without such a header
-//! it is the home region. The account is the access key of that header where it is twelve digits, else the home account.
+//! Who asks, from which account and in which region, was settled at the door ([`crate::auth`]); whether they may is asked here, for each operation,
+//! when its request is read and before it runs.
 
 pub mod error;
 pub mod given;
@@ -35,19 +34,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONNECTION;
-use http::{HeaderMap, HeaderValue, Request, Response, request};
+use http::{HeaderValue, Request, Response, request};
 use http_body::Body;
 use http_body_util::Full;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use crate::auth::Caller;
 use crate::clock::WallMillis;
 use crate::digest::keys::Keys;
 use crate::event::refusal::shown;
 use crate::event::{AccountId, Region};
 use crate::ingest::body::{self, Budget, Limits};
-use crate::ingest::http::scope;
 use crate::registry::Registry;
 use crate::telemetry;
 use crate::wal::Position;
@@ -95,8 +94,7 @@ impl fmt::Debug for Home {
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
     pub home: &'a Home,
-    /// Whose the caller is.
-    pub account: AccountId,
+    pub caller: &'a Caller,
     /// Where the caller believes to be.
     pub region: Region,
     pub now: WallMillis,
@@ -107,6 +105,12 @@ pub trait Operation: DeserializeOwned + Send {
     /// As in the request's `X-Amz-Target`.
     const NAME: &'static str;
     type Answer: Serialize;
+
+    /// The ARNs that it is about, of which each must be allowed; `*` when it is about none (service authorization reference, "Actions,
+    /// resources, and condition keys for AWS CloudTrail").
+    fn resources(&self, _call: &Call<'_>) -> Vec<String> {
+        vec!["*".to_owned()]
+    }
 
     fn run(self, call: &Call<'_>) -> impl Future<Output = Result<Self::Answer, Error>> + Send;
 }
@@ -134,14 +138,14 @@ impl Api {
     }
 
     /// Answers a request to `/`.
-    pub async fn answer<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    pub async fn answer<B>(&self, request: Request<B>, caller: &Caller) -> Response<Full<Bytes>>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Display,
     {
         let (head, body) = request.into_parts();
         let id = Uuid::new_v4();
-        let outcome = self.outcome(&head, body).await;
+        let outcome = self.outcome(&head, body, caller).await;
         // Its target is the caller's own text, the rest of its head none of the log's business.
         let target = head.headers.get(protocol::TARGET);
         let target = target.map_or_else(String::new, |target| shown(target.as_bytes(), 128));
@@ -163,7 +167,12 @@ impl Api {
         response
     }
 
-    async fn outcome<B>(&self, head: &request::Parts, body: B) -> Result<Vec<u8>, Error>
+    async fn outcome<B>(
+        &self,
+        head: &request::Parts,
+        body: B,
+        caller: &Caller,
+    ) -> Result<Vec<u8>, Error>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Display,
@@ -171,32 +180,14 @@ impl Api {
         // First, also for nothing: a connection with a body left in it is closed, and the answer may be lost with it.
         let whole = body::read(&head.headers, body, &self.limits, &self.budget).await?;
         let target = Target::of(head)?;
-        let region = region(&head.headers)?.unwrap_or(self.home.region);
         let call = Call {
             home: &self.home,
-            account: account(&head.headers).unwrap_or(self.home.account),
-            region,
+            caller,
+            region: caller.region,
             now: WallMillis::now(),
         };
         operations::run(target, &whole.bytes, &call).await
     }
-}
-
-/// Where the caller believes to be, by an unverified SigV4 header.
-fn region(headers: &HeaderMap) -> Result<Option<Region>, Error> {
-    let Some((_, region)) = scope(headers) else {
-        return Ok(None);
-    };
-    match region.parse() {
-        Ok(region) => Ok(Some(region)),
-        Err(_) => Err(Error::InvalidScope(shown(region.as_bytes(), 64))),
-    }
-}
-
-/// Whose the caller claims to be, by an unverified SigV4 header: an access key of twelve digits is an account.
-fn account(headers: &HeaderMap) -> Option<AccountId> {
-    let (access_key, _) = scope(headers)?;
-    access_key.parse().ok()
 }
 
 #[cfg(test)]

@@ -40,6 +40,32 @@ pub enum Service {
     Organizations,
 }
 
+impl Service {
+    /// What requests to it are signed for, and what the names of its actions begin with.
+    pub fn signing_name(self) -> &'static str {
+        match self {
+            Self::CloudTrail => "cloudtrail",
+            Self::Organizations => "organizations",
+        }
+    }
+
+    /// By the target of a request, wherever it leads: one that leads nowhere would have been CloudTrail's.
+    pub fn of(head: &request::Parts) -> Self {
+        let target = head.headers.get(TARGET).map(HeaderValue::as_bytes);
+        let names = SERVICES.iter();
+        let mut asked = names.filter(|(name, _)| {
+            target.is_some_and(|target| {
+                target
+                    .strip_prefix(name.as_bytes())
+                    .is_some_and(|rest| rest.first() == Some(&b'.'))
+            })
+        });
+        asked
+            .next()
+            .map_or(Self::CloudTrail, |(_, service)| *service)
+    }
+}
+
 /// What a request asks for. The operation need not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target<'a> {

@@ -4,13 +4,15 @@ mod trails;
 
 use std::collections::BTreeSet;
 
-use http::Method;
 use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, Method};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::auth::{self, Door};
 use crate::digest::keys::{FileKeys, PublicKey};
+use crate::server::Peer;
 use crate::trail::tests::trail;
 use crate::trail::{Accounts, Members, Trail};
 
@@ -48,7 +50,17 @@ fn request(target: &str, body: impl Into<Vec<u8>>) -> Request<Full<Bytes>> {
 }
 
 async fn send(api: &Api, request: Request<Full<Bytes>>) -> Read {
-    let (head, body) = api.answer(request).await.into_parts();
+    let (head, body) = request.into_parts();
+    let door = Door::new(api.home.account, api.home.region, auth::Options::None);
+    let peer = Peer::Tcp("192.0.2.7:40000".parse().unwrap());
+    let response = match door.admit(&head, peer, "cloudtrail", WallMillis::now()) {
+        Ok(admitted) => {
+            let request = Request::from_parts(head, body);
+            api.answer(request, &admitted.caller).await
+        }
+        Err(refused) => auth::refusal(&refused, auth::Protocol::Json11),
+    };
+    let (head, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     let id = head.headers[protocol::REQUEST_ID].to_str().unwrap();
     assert!(id.parse::<Uuid>().is_ok(), "{id}");

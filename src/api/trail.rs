@@ -57,9 +57,9 @@ pub fn found(call: &Call<'_>, given: &str) -> Result<Arc<Entry>, Error> {
     let book = call.home.registry.book();
     let found = book
         .trails()
-        .find(|entry| named.is(&entry.trail, call.account, call.region))
+        .find(|entry| named.is(&entry.trail, call.caller.account, call.region))
         .cloned();
-    found.ok_or_else(|| not_found(call.account, given))
+    found.ok_or_else(|| not_found(call.caller.account, given))
 }
 
 /// The trail that is given by its name or ARN, to be changed: one of the API, asked for where it is at home.
@@ -101,7 +101,7 @@ pub async fn change_entry<T: Send + 'static>(
     entry: &Entry,
     change: impl FnOnce(&mut Entry) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    let (account, arn) = (call.account, entry.trail.arn());
+    let (account, arn) = (call.caller.account, entry.trail.arn());
     let changed = call.home.registry.change(move |book| {
         let entry = book
             .trail_mut(&arn)
@@ -227,6 +227,15 @@ fn topic_name_of(topic: &Topic) -> String {
 /// A log group's ARN as CloudTrail writes it: with `:*` for its streams.
 fn with_streams(arn: &str) -> String {
     format!("{}:*", arn.strip_suffix(":*").unwrap_or(arn))
+}
+
+/// The ARN of the trail that a request names, in the words of policies: a name is one of the caller's own.
+pub fn resource(given: &str, call: &Call<'_>) -> String {
+    if given.starts_with("arn:") {
+        return given.to_owned();
+    }
+    let account = call.caller.account;
+    format!("arn:aws:cloudtrail:{}:{account}:trail/{given}", call.region)
 }
 
 #[cfg(test)]

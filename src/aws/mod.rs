@@ -7,6 +7,7 @@
 //! - The embedded store ([`s3`]) is spoken to as any S3 is, but past the proxies of the environment: it is on loopback.
 //! - The other services ([`services`]) are where the name of the destination says, whatever the region of the environment.
 
+mod identity;
 mod s3;
 mod services;
 
@@ -23,6 +24,7 @@ use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation}
 
 use crate::config::{Checksum, Config};
 
+pub use identity::signer;
 pub use s3::{EMBEDDED_SECRET_KEY, embedded_client, reachable, s3_client};
 pub use services::{events_client, kms_client, logs_client, sns_client};
 

@@ -1,4 +1,6 @@
 //! A small HTTP/1.1 client for the daemon's api listener: one connection, kept while it lasts.
+//!
+//! It does not sign until it is told to ([`UNSIGNED`]); then it does, with the credentials that the SDK finds, if it finds any.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,6 +14,10 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
+
+use crate::auth::sigv4::Signer;
+use crate::clock::WallMillis;
+use crate::{auth, aws};
 
 /// `http://HOST:PORT` or `unix:/PATH`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +73,15 @@ pub struct Answer {
 pub struct Client {
     endpoint: Endpoint,
     connection: Option<SendRequest<Full<Bytes>>>,
+    signer: Option<Signer>,
 }
+
+/// What a daemon that lets in only who signs answers to who does not.
+const UNSIGNED: StatusCode = StatusCode::UNAUTHORIZED;
+
+/// What to do about a daemon that answers so.
+pub const SIGNING_HINT: &str = "sign with one of the daemon's credentials: set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION, or name a profile; \
+     over its unix socket nobody need sign";
 
 /// More than any answer of the daemon holds.
 const ANSWER_LIMIT: usize = 64 << 20;
@@ -77,6 +91,7 @@ impl Client {
         Self {
             endpoint,
             connection: None,
+            signer: None,
         }
     }
 
@@ -104,7 +119,6 @@ impl Client {
         .await
     }
 
-    /// After an error nothing is known about what the daemon did; the next request begins a new connection.
     async fn request(
         &mut self,
         request: http::request::Builder,
@@ -115,9 +129,32 @@ impl Client {
             Endpoint::Tcp { authority } => authority,
             Endpoint::Unix { .. } => "localhost",
         };
-        let request = request
+        let (head, ()) = request
             .header(header::HOST, authority)
-            .body(Full::new(body))?;
+            .body(())?
+            .into_parts();
+        let answer = self.exchange(head.clone(), &body, patience).await?;
+        if answer.status != UNSIGNED || self.signer.is_some() {
+            return Ok(answer);
+        }
+        self.signer = aws::signer(auth::TRAILD).await;
+        match &self.signer {
+            Some(_) => self.exchange(head, &body, patience).await,
+            None => Ok(answer),
+        }
+    }
+
+    /// After an error nothing is known about what the daemon did; the next request begins a new connection.
+    async fn exchange(
+        &mut self,
+        mut head: http::request::Parts,
+        body: &Bytes,
+        patience: Duration,
+    ) -> anyhow::Result<Answer> {
+        if let Some(signer) = &self.signer {
+            signer.sign(&mut head, body, WallMillis::now())?;
+        }
+        let request = Request::from_parts(head, Full::new(body.clone()));
         let mut connection = match self.connection.take() {
             Some(connection) if connection.is_ready() => connection,
             _ => self.connect().await?,

@@ -4,8 +4,9 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use http::StatusCode;
 
-use super::client::{Client, Endpoint};
+use super::client::{Client, Endpoint, SIGNING_HINT};
 use super::{EndpointArgument, Failure};
 use crate::telemetry::status::{DigestStatus, LastError, SinkStatus, Status, TrailStatus};
 
@@ -44,10 +45,11 @@ pub async fn fetch(endpoint: Endpoint) -> Result<(Vec<u8>, Status), Failure> {
             client.endpoint(),
             answer.status
         );
-        return Err(Failure::hinted(
-            error,
-            "is it the api listener of a traild?",
-        ));
+        let hint = match answer.status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => SIGNING_HINT,
+            _ => "is it the api listener of a traild?",
+        };
+        return Err(Failure::hinted(error, hint));
     }
     let status = serde_json::from_slice(&answer.body);
     let status = status.with_context(|| {

@@ -4,6 +4,7 @@
 //! are mistakes; `${VAR}` in strings of the file is expanded; `TRAILD__SECTION__KEY` in the environment overrides a key.
 //! A key that this version cannot honour is a mistake when ignoring it would be a lie, and a [`Warning`] when the rest works without it.
 
+mod auth;
 mod mistake;
 mod reader;
 mod sections;
@@ -144,14 +145,9 @@ pub struct Sinks {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Auth {
-    pub mode: AuthMode,
-    /// Lets `mode = "none"` listen beyond loopback.
+    pub requests: crate::auth::Options,
+    /// Lets listeners that ask nobody who they are listen beyond loopback.
     pub allow_anonymous: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AuthMode {
-    None,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -240,7 +236,7 @@ impl Config {
                 put_events_max_bytes: 256 << 10,
             },
             auth: Auth {
-                mode: AuthMode::None,
+                requests: crate::auth::Options::None,
                 allow_anonymous: false,
             },
             inputs: Inputs::default(),

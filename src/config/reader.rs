@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 use super::mistake::{Mistake, Place, Warning};
-use super::tree::{Item, Table, Value};
+use super::tree::{Item, Table, Value, is_secret};
 use super::units::{parse_duration, parse_size, show_duration, show_size};
 
 /// What is wrong with one value.
@@ -185,6 +185,21 @@ impl<'a> Section<'a> {
         sections
     }
 
+    pub fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
+    /// A mistake about a key that need not be there.
+    pub fn mistake(&self, key: &str, problem: &str, hint: &str) -> Mistake {
+        Mistake {
+            key: self.join(key),
+            place: self.place.clone(),
+            value: None,
+            problem: problem.into(),
+            hint: Some(hint.into()),
+        }
+    }
+
     /// The value of `key` when it is given and sound.
     pub fn take<T>(
         &mut self,
@@ -240,14 +255,9 @@ impl<'a> Section<'a> {
         hint: &str,
         read: impl FnOnce(&Item) -> Result<T, Problem>,
     ) -> Option<At<T>> {
-        if !self.table.contains_key(key) {
-            self.findings.mistakes.borrow_mut().push(Mistake {
-                key: self.join(key),
-                place: self.place.clone(),
-                value: None,
-                problem: "is missing".into(),
-                hint: Some(hint.into()),
-            });
+        if !self.has(key) {
+            let missing = self.mistake(key, "is missing", hint);
+            self.findings.mistake(missing);
         }
         self.take(key, read)
     }
@@ -334,10 +344,6 @@ impl Findings {
         mistakes.sort_by(|a, b| a.place.cmp(&b.place));
         (mistakes, self.warnings.into_inner())
     }
-}
-
-fn is_secret(path: &str) -> bool {
-    path.ends_with("secret_access_key")
 }
 
 /// `trails[3].name` as `trails.name`: what the keys of all elements have in common.

@@ -14,6 +14,7 @@ use super::reader::{
 };
 use super::tree::{Item, Table};
 use super::*;
+use crate::auth::Options;
 use crate::deliver::bus::source::{self, AwssOwn};
 use crate::trail::names;
 use crate::trail::selector::InvalidEventSelectors;
@@ -45,7 +46,7 @@ pub(super) fn read(table: Table, place: Place, findings: &Findings) -> Config {
     let delivery = read_delivery(root.section("delivery"), default.delivery);
     let digest = read_digest(root.section("digest"), default.digest);
     let sinks = read_sinks(root.section("sinks"), default.sinks, &aws, findings);
-    let auth = read_auth(root.section("auth"), default.auth);
+    let auth = auth::read(root.section("auth"), default.auth, account.value, findings);
     let inputs = read_inputs(root.section("inputs"));
     let trails = read_trails(root.tables("trails"), &account.value, findings);
     if storage.kind == StorageKind::S3 {
@@ -66,15 +67,19 @@ pub(super) fn read(table: Table, place: Place, findings: &Findings) -> Config {
         }
     }
     if !auth.allow_anonymous {
-        refuse_anonymous(
-            &api,
-            "whoever reaches it could write audit events",
-            findings,
-        );
+        if auth.requests == Options::None {
+            refuse_anonymous(
+                &api,
+                "with auth.mode = \"none\": whoever reaches it could write audit events",
+                "listen on 127.0.0.1, write auth.mode = \"sigv4\" with [[auth.credentials]], or write auth.allow_anonymous = true",
+                findings,
+            );
+        }
         if storage.kind == StorageKind::Embedded {
             refuse_anonymous(
                 &store,
-                "whoever reaches it could read and write the buckets",
+                "where nobody is asked who they are: whoever reaches it could read and write the buckets",
+                "listen on 127.0.0.1, or write auth.allow_anonymous = true",
                 findings,
             );
         }
@@ -304,33 +309,9 @@ fn read_sinks(mut section: Section<'_>, default: Sinks, aws: &Aws, findings: &Fi
     }
 }
 
-fn read_auth(mut section: Section<'_>, default: Auth) -> Auth {
-    let mode = section.take_or("mode", default.mode, |item| match text(item)?.as_str() {
-        "none" => Ok(AuthMode::None),
-        "sigv4" => Err(Problem::hint(
-            "is not supported by this version of traild",
-            "write \"none\" and listen on loopback, on a unix socket or behind a proxy that authenticates",
-        )),
-        _ => Err(Problem::hint("is not one of the words this key takes", "write \"none\"")),
-    });
-    let allow_anonymous = section.take_or("allow_anonymous", default.allow_anonymous, truth);
-    section.unsupported(
-        "credentials",
-        "leave the credentials out; with mode \"none\" they would not be asked for",
-    );
-    section.close();
-    Auth {
-        mode: mode.value,
-        allow_anonymous: allow_anonymous.value,
-    }
-}
-
-fn refuse_anonymous(listener: &At<SocketAddr>, because: &str, findings: &Findings) {
+fn refuse_anonymous(listener: &At<SocketAddr>, because: &str, hint: &str, findings: &Findings) {
     if !listener.value.ip().is_loopback() {
-        findings.mistake(listener.mistake(
-            format!("listens beyond this machine with auth.mode = \"none\": {because}"),
-            "listen on 127.0.0.1, or write auth.allow_anonymous = true",
-        ));
+        findings.mistake(listener.mistake(format!("listens beyond this machine {because}"), hint));
     }
 }
 
@@ -580,7 +561,7 @@ fn address(item: &Item) -> Result<SocketAddr, Problem> {
     })
 }
 
-fn path(item: &Item) -> Result<PathBuf, Problem> {
+pub(super) fn path(item: &Item) -> Result<PathBuf, Problem> {
     filled(item).map(PathBuf::from)
 }
 

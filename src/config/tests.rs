@@ -1,17 +1,17 @@
 use super::*;
 
-fn read(text: &str) -> Result<Loaded, Vec<Mistake>> {
+pub(super) fn read(text: &str) -> Result<Loaded, Vec<Mistake>> {
     with(text, &[])
 }
 
-fn with(text: &str, environment: &[(&str, &str)]) -> Result<Loaded, Vec<Mistake>> {
+pub(super) fn with(text: &str, environment: &[(&str, &str)]) -> Result<Loaded, Vec<Mistake>> {
     let environment = environment
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     check(Source::File("traild.toml".into()), text, environment)
 }
 
-fn sound(text: &str) -> Loaded {
+pub(super) fn sound(text: &str) -> Loaded {
     read(text).unwrap_or_else(|mistakes| panic!("{mistakes:#?}"))
 }
 
@@ -319,7 +319,7 @@ fn the_kms_key_of_digests_is_named_as_that_of_a_trail_and_its_public_key_has_a_d
 
 /// The only mistake of a text: its key, and the whole message.
 #[track_caller]
-fn only(text: &str) -> (String, String) {
+pub(super) fn only(text: &str) -> (String, String) {
     match read(text) {
         Ok(loaded) => panic!("no mistake in {text:?}: {loaded:?}"),
         Err(mistakes) => {
@@ -337,11 +337,6 @@ fn what_this_version_cannot_do_is_said_plainly() {
             "listen.tls",
         ),
         ("[listen.tls]\ncert_file = \"a\"".to_owned(), "listen.tls"),
-        ("[auth]\nmode = \"sigv4\"".to_owned(), "auth.mode"),
-        (
-            "[[auth.credentials]]\naccess_key_id = \"AKID\"".to_owned(),
-            "auth.credentials",
-        ),
     ];
     for (text, key) in table {
         let (found, message) = only(&text);

@@ -269,7 +269,7 @@ fn expand_item(
                 mistakes.push(Mistake {
                     key: path.to_owned(),
                     place: item.place.clone(),
-                    value: Some(item.shown.clone()),
+                    value: (!is_secret(path)).then(|| item.shown.clone()),
                     problem,
                     hint: Some(hint),
                 });
@@ -288,6 +288,12 @@ fn expand_item(
         }
         _ => {}
     }
+}
+
+/// Whether what was written there is never shown: a secret, and what one may have been written into by mistake.
+pub(super) fn is_secret(path: &str) -> bool {
+    let leaf = path.rsplit_once('.').map_or(path, |(_, leaf)| leaf);
+    path == "auth" || leaf == "secret_access_key" || leaf.starts_with("credentials")
 }
 
 fn expanded(

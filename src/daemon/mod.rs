@@ -46,6 +46,7 @@ use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api};
+use crate::auth::Door;
 use crate::clock::WallMillis;
 use crate::config::Config;
 use crate::deliver;
@@ -294,8 +295,24 @@ impl Daemon {
             },
             preflight: Arc::new(preflight::Asking::new(config, addresses)),
         });
+        let door = Door::new(
+            config.account_id,
+            config.region,
+            config.auth.requests.clone(),
+        );
+        let parts = routes::Parts {
+            door,
+            ingest: ingest.clone(),
+            asked,
+            api,
+            status_arn: format!(
+                "arn:aws:traild:{}:{}:status",
+                config.region, config.account_id
+            )
+            .into(),
+        };
         for listener in sockets.api {
-            let handler = routes::api(ingest.clone(), asked.clone(), api.clone());
+            let handler = routes::api(parts.clone());
             doors.spawn(|stop| {
                 Box::pin(async move {
                     server::serve(listener, handler, Limits::default(), stop).await;

@@ -1,39 +1,62 @@
-//! Which request goes where.
+//! Which request goes where, and who is let in.
+//!
+//! | path | speaks | signed for | asks the policy for |
+//! |---|---|---|---|
+//! | `/` | JSON 1.1 | the service of its `X-Amz-Target` | the operation, once its request is read |
+//! | `/v1/events` | traild | `traild` | `traild:PutEvents`, for each account that the events are of |
+//! | `/v1/status` | traild | `traild` | `traild:GetStatus` |
+//!
+//! A body is read through the proof of its signature; whatever was made of a body that is not what was signed is thrown away, and the refusal is
+//! answered instead. Before that nothing is done: what a body asks for is done only when it was read to its end.
 
 use std::future::{Future, Ready, ready};
+use std::pin::Pin;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http::{Method, Request, Response, StatusCode, header, request};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 
 use super::status::Asked;
 use crate::api::Api;
+use crate::api::protocol::Service;
+use crate::auth::{self, Admitted, Caller, Door, Protocol, SignedBody};
 use crate::clock::WallMillis;
-use crate::ingest::Ingest;
 use crate::ingest::http::post_events;
+use crate::ingest::{Accounts, Ingest, Origin};
 use crate::server::Peer;
 use crate::server::ops::Ops;
 
 type Answer = Response<Full<Bytes>>;
 
+/// Of the body of a refused request, so much is read before it is answered: a client that is still sending would not see the answer.
+const DRAINED_BYTES: usize = 16 << 20;
+const DRAINED_FOR: Duration = Duration::from_secs(5);
+
+/// What the api listener answers from. Clones share it.
+#[derive(Clone)]
+pub struct Parts {
+    pub door: Door,
+    pub ingest: Ingest,
+    pub asked: Asked,
+    pub api: Api,
+    /// The resource that is asked about with `traild:GetStatus`: of the home account.
+    pub status_arn: std::sync::Arc<str>,
+}
+
 /// The api listener: events in, status out, and the CloudTrail API.
 pub fn api(
-    ingest: Ingest,
-    asked: Asked,
-    api: Api,
-) -> impl Fn(Request<Incoming>, Peer) -> std::pin::Pin<Box<dyn Future<Output = Answer> + Send>> + Clone
-{
+    parts: Parts,
+) -> impl Fn(Request<Incoming>, Peer) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Clone {
     move |request, peer| match (request.method(), request.uri().path()) {
         (_, "/v1/events") => {
-            let ingest = ingest.clone();
-            Box::pin(
-                async move { post_events(&ingest, request, &peer.source_ip().to_string()).await },
-            )
+            let parts = parts.clone();
+            Box::pin(async move { events(&parts, request, peer).await })
         }
         (&Method::GET, "/v1/status") => {
-            let asked = asked.clone();
-            Box::pin(async move { status(&asked) })
+            let parts = parts.clone();
+            Box::pin(async move { status(&parts, request, peer).await })
         }
         (_, "/v1/status") => Box::pin(ready(error(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -41,8 +64,8 @@ pub fn api(
             "only GET is answered here",
         ))),
         (method, "/") if *method != Method::GET && *method != Method::HEAD => {
-            let api = api.clone();
-            Box::pin(async move { api.answer(request).await })
+            let parts = parts.clone();
+            Box::pin(async move { operation(&parts, request, peer).await })
         }
         (_, path) => {
             let message = format!("nothing is at {}", path.escape_default());
@@ -56,8 +79,118 @@ pub fn ops(ops: Ops) -> impl Fn(Request<Incoming>, Peer) -> Ready<Answer> + Clon
     move |request, _| ready(ops.answer(request.method(), request.uri().path()))
 }
 
-fn status(asked: &Asked) -> Answer {
-    match serde_json::to_vec(&asked.status(WallMillis::now())) {
+async fn operation(parts: &Parts, request: Request<Incoming>, peer: Peer) -> Answer {
+    let (head, body) = request.into_parts();
+    let service = Service::of(&head).signing_name();
+    let answer = async |head, body, caller: Caller| {
+        let request = Request::from_parts(head, body);
+        parts.api.answer(request, &caller).await
+    };
+    admitted(
+        &parts.door,
+        head,
+        body,
+        peer,
+        service,
+        Protocol::Json11,
+        answer,
+    )
+    .await
+}
+
+async fn events(parts: &Parts, request: Request<Incoming>, peer: Peer) -> Answer {
+    let (head, body) = request.into_parts();
+    let answer = async |head, body, caller: Caller| {
+        let from = Origin {
+            account: Some(caller.account),
+            region: Some(caller.region),
+            peer: peer.source_ip().to_string(),
+            accounts: accounts(caller),
+        };
+        post_events(&parts.ingest, Request::from_parts(head, body), from).await
+    };
+    admitted(
+        &parts.door,
+        head,
+        body,
+        peer,
+        auth::TRAILD,
+        Protocol::Traild,
+        answer,
+    )
+    .await
+}
+
+/// Whose events a caller may send.
+fn accounts(caller: Caller) -> Accounts {
+    if caller.may_do_everything() {
+        return Accounts::every();
+    }
+    let now = WallMillis::now();
+    Accounts::asking(move |account| {
+        let events = format!("arn:aws:traild:{}:{account}:events", caller.region);
+        let allowed = caller.authorize(auth::PUT_EVENTS, &events, now);
+        allowed.map_err(|denied| denied.to_string())
+    })
+}
+
+/// Answers a request whose caller is let in, once its body has proved to be the caller's.
+async fn admitted(
+    door: &Door,
+    head: request::Parts,
+    body: Incoming,
+    peer: Peer,
+    service: &str,
+    protocol: Protocol,
+    answer: impl AsyncFnOnce(request::Parts, SignedBody<Incoming>, Caller) -> Answer,
+) -> Answer {
+    let Admitted { caller, pending } = match door.admit(&head, peer, service, WallMillis::now()) {
+        Ok(admitted) => admitted,
+        Err(refused) => {
+            tracing::debug!(%peer, %refused, "request refused at the door");
+            drain(body).await;
+            return auth::refusal(&refused, protocol);
+        }
+    };
+    let (body, verdict) = SignedBody::new(body, pending);
+    let answer = answer(head, body, caller).await;
+    match verdict.refused() {
+        None => answer,
+        Some(refused) => {
+            tracing::debug!(%peer, %refused, "request refused behind its body");
+            auth::refusal(&refused, protocol)
+        }
+    }
+}
+
+/// What does not come in time or is too much stays where it is, and the connection is closed on it.
+async fn drain(body: Incoming) {
+    let mut body = Limited::new(body, DRAINED_BYTES);
+    let read = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _ = tokio::time::timeout(DRAINED_FOR, read).await;
+}
+
+async fn status(parts: &Parts, request: Request<Incoming>, peer: Peer) -> Answer {
+    let (head, body) = request.into_parts();
+    let now = WallMillis::now();
+    let admitted = parts.door.admit(&head, peer, auth::TRAILD, now);
+    let caller = admitted.and_then(|Admitted { caller, pending }| {
+        pending.map_or(Ok(()), auth::Pending::without_body)?;
+        Ok(caller)
+    });
+    let denied = match caller {
+        Ok(caller) => match caller.authorize(auth::GET_STATUS, &parts.status_arn, now) {
+            Ok(()) => return status_of(&parts.asked, now),
+            Err(denied) => auth::refusal(&denied, Protocol::Traild),
+        },
+        Err(refused) => auth::refusal(&refused, Protocol::Traild),
+    };
+    drain(body).await;
+    denied
+}
+
+fn status_of(asked: &Asked, now: WallMillis) -> Answer {
+    match serde_json::to_vec(&asked.status(now)) {
         Ok(body) => json(StatusCode::OK, body),
         Err(cause) => error(
             StatusCode::INTERNAL_SERVER_ERROR,

@@ -168,16 +168,14 @@ pub fn check<'a>(given: &'a [u8], found: &Scanned, rules: &Rules) -> Result<Chec
         return Err(not_utf8(valid));
     }
     let event = Event { given, found };
-    event.judge(rules).map_err(|(code, message)| {
-        let event_id = event
-            .text(Field::EventId)
-            .map(|id| shown(id.as_bytes(), 128));
-        Refusal {
-            code,
-            event_id,
-            message,
-        }
-    })
+    event
+        .judge(rules)
+        .map_err(|(code, message)| event.refusal(code, message))
+}
+
+/// The refusal of an event for what is not its own fault.
+pub fn refusal(given: &[u8], found: &Scanned, code: Code, message: String) -> Refusal {
+    Event { given, found }.refusal(code, message)
 }
 
 type Verdict<T> = Result<T, (Code, String)>;
@@ -188,6 +186,17 @@ struct Event<'a, 'b> {
 }
 
 impl<'a> Event<'a, '_> {
+    fn refusal(&self, code: Code, message: String) -> Refusal {
+        let event_id = self
+            .text(Field::EventId)
+            .map(|id| shown(id.as_bytes(), 128));
+        Refusal {
+            code,
+            event_id,
+            message,
+        }
+    }
+
     fn judge(&self, rules: &Rules) -> Verdict<Checked<'a>> {
         self.check_shape(rules)?;
         let category = self.category()?;

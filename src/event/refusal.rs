@@ -17,10 +17,12 @@ pub enum Code {
     InvalidEventCategory,
     InvalidRegion,
     InvalidAccount,
+    /// It is sound, and its sender may not send it.
+    AccessDenied,
 }
 
 impl Code {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::EventTooLarge,
         Self::InvalidUtf8,
         Self::InvalidJson,
@@ -32,6 +34,7 @@ impl Code {
         Self::InvalidEventCategory,
         Self::InvalidRegion,
         Self::InvalidAccount,
+        Self::AccessDenied,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -47,6 +50,7 @@ impl Code {
             Self::InvalidEventCategory => "InvalidEventCategory",
             Self::InvalidRegion => "InvalidRegion",
             Self::InvalidAccount => "InvalidAccount",
+            Self::AccessDenied => "AccessDenied",
         }
     }
 }

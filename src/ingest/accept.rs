@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::accounts::Accounts;
 use super::answer::{Answer, Refused};
 use super::body::{Budget, Limits};
 use super::dedup::Window;
@@ -14,7 +15,8 @@ use super::framing::{Broken, Framing};
 use super::metrics::Metrics;
 use super::store::{Ready, Stamp, Store, Stored};
 use crate::clock::WallMillis;
-use crate::event::{AccountId, Refusal, Region, Rules, Secret, check};
+use crate::event::check::refusal;
+use crate::event::{AccountId, Code, Refusal, Region, Rules, Secret, check};
 use crate::wal::{AppendError, MAX_PAYLOAD_BYTES, Wal};
 
 /// What the events of one request may take in the journal, completed; with bodies allowed that are larger than half of this, twice a
@@ -65,6 +67,8 @@ pub struct Origin {
     pub region: Option<Region>,
     /// The address written as `sourceIPAddress` into events that name none.
     pub peer: String,
+    /// Whose events these may be.
+    pub accounts: Accounts,
 }
 
 /// A handle on the ways in. Clones share it.
@@ -173,6 +177,7 @@ impl Ingest {
         now: WallMillis,
     ) -> Result<(Vec<Ready<'b>>, Vec<(usize, Refusal)>), Broken> {
         let rules = self.rules(from, now);
+        let mut accounts = from.accounts.judge();
         let mut ready = Vec::new();
         let mut rejected: Vec<(usize, Refusal)> = Vec::new();
         let mut rejected_bytes = 0;
@@ -182,7 +187,13 @@ impl Ingest {
             let Some(item) = framing.next_item()? else {
                 break;
             };
-            match item.and_then(|(given, found)| check(given, &found, &rules)) {
+            let judged = item.and_then(|(given, found)| {
+                let event = check(given, &found, &rules)?;
+                let allowed = accounts.check(event.account);
+                allowed.map_err(|why| refusal(given, &found, Code::AccessDenied, why))?;
+                Ok(event)
+            });
+            match judged {
                 Ok(event) => ready.push(Ready::new(event, self.secret(), |_| Uuid::new_v4())),
                 Err(refusal) => {
                     rejected_bytes += refusal.message.len()

@@ -439,3 +439,67 @@ async fn stopping_refuses_new_requests() {
         }
     ));
 }
+
+#[tokio::test]
+async fn events_of_accounts_that_are_not_the_senders_are_refused_one_by_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let fixture = open(directory.path(), Knobs::default());
+    let asked = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let accounts = {
+        let asked = Arc::clone(&asked);
+        Accounts::asking(move |account| {
+            asked.lock().unwrap().push(account.to_string());
+            match account.as_str() {
+                "999988887777" => Err("not there".to_owned()),
+                _ => Ok(()),
+            }
+        })
+    };
+    let from = Origin {
+        accounts,
+        ..origin()
+    };
+    let of = |name: &str, account: &str| event(name).replace("111122223333", account);
+    let (own, other, foreign) = ("111122223333", "123456789012", "999988887777");
+    let body = [
+        of("A", own),
+        of("B", foreign),
+        of("C", other),
+        of("D", own),
+        of("E", other),
+    ];
+    let body = format!("[{}]", body.join(","));
+    let answer = fixture.ingest.accept(body.into(), from.clone()).await;
+    assert_eq!(answer.status(), 200);
+    let Answer::Taken {
+        accepted: 4,
+        rejected,
+        ..
+    } = answer
+    else {
+        panic!("{answer:?}");
+    };
+    let refused = &rejected[0];
+    assert_eq!(
+        (
+            refused.index,
+            refused.code,
+            refused.event_id.as_deref(),
+            refused.message.as_str()
+        ),
+        (1, "AccessDenied", Some("id-B"), "not there")
+    );
+    assert_eq!(fixture.metrics.rejected(Code::AccessDenied), 1);
+    // However many events an account has.
+    assert_eq!(*asked.lock().unwrap(), [own, foreign, other]);
+
+    let none = fixture
+        .ingest
+        .accept(of("F", foreign).into(), from.clone())
+        .await;
+    assert_eq!(none.status(), 403);
+    let broken = format!("[{},{{}}]", of("G", foreign));
+    let mixed = fixture.ingest.accept(broken.into(), from).await;
+    assert_eq!(mixed.status(), 400);
+    assert_eq!(fixture.stored_names(), ["A", "C", "D", "E"]);
+}

@@ -6,6 +6,7 @@ use ::http::StatusCode;
 use serde::Serialize;
 
 use crate::event::Refusal;
+use crate::event::refusal::Code;
 
 /// One event that was not taken, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -36,7 +37,8 @@ impl Refused {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// 200, or 400 when there were events and every one of them was refused. What was accepted is durable.
+    /// 200; when there were events and every one of them was refused, 403 if none was the sender's to send, else 400. What was accepted is
+    /// durable.
     Taken {
         accepted: usize,
         duplicates: usize,
@@ -65,7 +67,14 @@ impl Answer {
                 accepted: 0,
                 duplicates: 0,
                 rejected,
-            } if !rejected.is_empty() => StatusCode::BAD_REQUEST,
+            } if !rejected.is_empty() => {
+                let denied = Code::AccessDenied.as_str();
+                if rejected.iter().all(|refused| refused.code == denied) {
+                    StatusCode::FORBIDDEN
+                } else {
+                    StatusCode::BAD_REQUEST
+                }
+            }
             Self::Taken { .. } => StatusCode::OK,
             Self::Unreadable { .. } => StatusCode::BAD_REQUEST,
             Self::TooSlow { .. } => StatusCode::REQUEST_TIMEOUT,

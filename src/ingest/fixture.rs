@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::dedup::Sidecars;
-use super::{Ingest, Metrics, Options, Origin};
+use super::{Accounts, Ingest, Metrics, Options, Origin};
 use crate::event::{Meta, Record};
 use crate::wal::{self, DiskReserve, Position, RealDisk, Wal};
 
@@ -118,6 +118,7 @@ pub fn origin() -> Origin {
         account: None,
         region: None,
         peer: "192.0.2.7".to_owned(),
+        accounts: Accounts::every(),
     }
 }
 

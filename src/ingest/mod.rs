@@ -6,6 +6,7 @@
 //! ```
 
 pub mod accept;
+mod accounts;
 pub mod answer;
 pub mod body;
 pub mod dedup;
@@ -16,6 +17,7 @@ mod store;
 pub mod tail;
 
 pub use accept::{Ingest, Options, Origin};
+pub use accounts::Accounts;
 pub use answer::{Answer, Refused};
 pub use metrics::Metrics;
 

@@ -146,7 +146,8 @@ impl Trail {
             && (self.include_global_service_events || !event.global_service)
     }
 
-    fn takes_account(&self, account: &AccountId) -> bool {
+    /// Whether events of this account are among those it may take.
+    pub fn takes_account(&self, account: &AccountId) -> bool {
         match &self.accounts {
             Accounts::Own => *account == self.home_account,
             Accounts::Organization {

@@ -21,6 +21,10 @@ impl Operation for AddTags {
     const NAME: &'static str = "AddTags";
     type Answer = Answer;
 
+    fn resources(&self, call: &Call<'_>) -> Vec<String> {
+        vec![trail::resource(&self.resource_id, call)]
+    }
+
     async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
         let entry = tags::resource(call, &self.resource_id)?;
         let new = tags::checked(self.tags_list)?;

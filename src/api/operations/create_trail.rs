@@ -5,7 +5,7 @@
 use serde::Deserialize;
 
 use crate::api::given::Given;
-use crate::api::trail::Settings;
+use crate::api::trail::{Settings, resource};
 use crate::api::{Call, Error, Operation, preflight, tags};
 use crate::event::refusal::shown;
 use crate::registry::book::NOT_STARTED;
@@ -26,6 +26,10 @@ pub struct CreateTrail {
 impl Operation for CreateTrail {
     const NAME: &'static str = "CreateTrail";
     type Answer = Settings;
+
+    fn resources(&self, call: &Call<'_>) -> Vec<String> {
+        vec![resource(&self.name, call)]
+    }
 
     async fn run(self, call: &Call<'_>) -> Result<Settings, Error> {
         let Self {
@@ -57,7 +61,7 @@ impl Operation for CreateTrail {
 fn new(name: TrailName, call: &Call<'_>) -> Result<Trail, Error> {
     Ok(Trail {
         name,
-        home_account: call.account,
+        home_account: call.caller.account,
         home_region: call.region,
         accounts: Accounts::Own,
         is_multi_region: false,

@@ -18,8 +18,12 @@ impl Operation for DeleteTrail {
     const NAME: &'static str = "DeleteTrail";
     type Answer = Answer;
 
+    fn resources(&self, call: &Call<'_>) -> Vec<String> {
+        vec![trail::resource(&self.name, call)]
+    }
+
     async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
-        let (account, now, journal) = (call.account, call.now, call.home.journal.clone());
+        let (account, now, journal) = (call.caller.account, call.now, call.home.journal.clone());
         let arn = trail::changeable(call, &self.name)?.trail.arn();
         let deleted = arn.clone();
         let change = call.home.registry.change(move |book| {

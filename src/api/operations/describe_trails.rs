@@ -42,15 +42,23 @@ impl Operation for DescribeTrails {
             .collect::<Result<Vec<_>, _>>()?;
         let with_shadows = self.include_shadow_trails.unwrap_or(true);
         let book = call.home.registry.book();
+        let account = call.caller.account;
         let seen = |trail: &Trail| {
-            trail.home_account == call.account
-                && is_described(trail, &asked, (call.account, call.region), with_shadows)
+            is_of(trail, account)
+                && is_described(trail, &asked, (account, call.region), with_shadows)
         };
         let found = book.trails().filter(|entry| seen(&entry.trail));
         Ok(Answer {
             trail_list: found.map(|entry| Described::new(entry)).collect(),
         })
     }
+}
+
+/// Whether an account has this trail: as its own, or as a member of its organization (CloudTrail user guide, "Creating a trail for an
+/// organization").
+fn is_of(trail: &Trail, account: AccountId) -> bool {
+    trail.home_account == account
+        || trail.organization_id().is_some() && trail.takes_account(&account)
 }
 
 /// Whether a caller of the trail's account, in a region, who asked for these or for all, gets this trail.

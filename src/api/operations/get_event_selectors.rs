@@ -16,6 +16,10 @@ impl Operation for GetEventSelectors {
     const NAME: &'static str = "GetEventSelectors";
     type Answer = Answer;
 
+    fn resources(&self, call: &Call<'_>) -> Vec<String> {
+        vec![trail::resource(&self.trail_name, call)]
+    }
+
     async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
         let entry = trail::found(call, &self.trail_name)?;
         Ok(Answer::new(entry.trail.arn(), &entry.trail.selectors))

@@ -16,6 +16,10 @@ impl Operation for GetInsightSelectors {
     const NAME: &'static str = "GetInsightSelectors";
     type Answer = Answer;
 
+    fn resources(&self, call: &Call<'_>) -> Vec<String> {
+        self.of.resources(call)
+    }
+
     async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
         let entry = trail::found(call, &self.of.trail()?)?;
         let insight_selectors = entry.insight_selectors.clone();

@@ -22,6 +22,10 @@ impl Operation for GetTrail {
     const NAME: &'static str = "GetTrail";
     type Answer = Answer;
 
+    fn resources(&self, call: &Call<'_>) -> Vec<String> {
+        vec![trail::resource(&self.name, call)]
+    }
+
     async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
         let entry = trail::found(call, &self.name)?;
         Ok(Answer {

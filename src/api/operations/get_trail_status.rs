@@ -53,6 +53,10 @@ impl Operation for GetTrailStatus {
     const NAME: &'static str = "GetTrailStatus";
     type Answer = Answer;
 
+    fn resources(&self, call: &Call<'_>) -> Vec<String> {
+        vec![trail::resource(&self.name, call)]
+    }
+
     async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
         let entry = trail::found(call, &self.name)?;
         let facts = (call.home.facts)(&entry.trail.arn());

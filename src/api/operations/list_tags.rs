@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Call, Error, Operation, tags};
+use crate::api::{Call, Error, Operation, tags, trail};
 use crate::registry::Tag;
 
 /// API reference, ListTags, `ResourceIdList`.
@@ -33,6 +33,11 @@ struct ResourceTag {
 impl Operation for ListTags {
     const NAME: &'static str = "ListTags";
     type Answer = Answer;
+
+    fn resources(&self, call: &Call<'_>) -> Vec<String> {
+        let given = self.resource_id_list.iter();
+        given.map(|given| trail::resource(given, call)).collect()
+    }
 
     async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
         if self.next_token.is_some() {

@@ -35,7 +35,7 @@ impl Operation for ListTrails {
     type Answer = Answer;
 
     async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
-        let asked = [Self::NAME, call.account.as_str()];
+        let asked = [Self::NAME, call.caller.account.as_str()];
         let last = match &self.next_token {
             None => String::new(),
             Some(token) => token::read(&asked, token)?,
@@ -44,7 +44,7 @@ impl Operation for ListTrails {
         let own = book
             .trails()
             .map(|entry| &entry.trail)
-            .filter(|trail| trail.home_account == call.account);
+            .filter(|trail| trail.home_account == call.caller.account);
         let mut left: Vec<Info> = own
             .map(|trail| Info {
                 trail_arn: trail.arn(),

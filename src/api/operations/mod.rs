@@ -45,36 +45,60 @@ pub use update_trail::UpdateTrail;
 pub async fn run(target: Target<'_>, body: &[u8], call: &Call<'_>) -> Result<Vec<u8>, Error> {
     use Service::{CloudTrail, Organizations};
     match (target.service, target.operation) {
-        (CloudTrail, AddTags::NAME) => answer::<AddTags>(body, call).await,
-        (CloudTrail, CreateTrail::NAME) => answer::<CreateTrail>(body, call).await,
-        (CloudTrail, DeleteTrail::NAME) => answer::<DeleteTrail>(body, call).await,
-        (CloudTrail, DescribeTrails::NAME) => answer::<DescribeTrails>(body, call).await,
-        (CloudTrail, GetEventSelectors::NAME) => answer::<GetEventSelectors>(body, call).await,
-        (CloudTrail, GetInsightSelectors::NAME) => answer::<GetInsightSelectors>(body, call).await,
-        (CloudTrail, GetTrail::NAME) => answer::<GetTrail>(body, call).await,
-        (CloudTrail, GetTrailStatus::NAME) => answer::<GetTrailStatus>(body, call).await,
-        (CloudTrail, ListPublicKeys::NAME) => answer::<ListPublicKeys>(body, call).await,
-        (CloudTrail, ListTags::NAME) => answer::<ListTags>(body, call).await,
-        (CloudTrail, ListTrails::NAME) => answer::<ListTrails>(body, call).await,
-        (CloudTrail, PutEventSelectors::NAME) => answer::<PutEventSelectors>(body, call).await,
-        (CloudTrail, PutInsightSelectors::NAME) => answer::<PutInsightSelectors>(body, call).await,
-        (CloudTrail, RemoveTags::NAME) => answer::<RemoveTags>(body, call).await,
-        (CloudTrail, StartLogging::NAME) => answer::<StartLogging>(body, call).await,
-        (CloudTrail, StopLogging::NAME) => answer::<StopLogging>(body, call).await,
-        (CloudTrail, UpdateTrail::NAME) => answer::<UpdateTrail>(body, call).await,
+        (CloudTrail, AddTags::NAME) => answer::<AddTags>(target.service, body, call).await,
+        (CloudTrail, CreateTrail::NAME) => answer::<CreateTrail>(target.service, body, call).await,
+        (CloudTrail, DeleteTrail::NAME) => answer::<DeleteTrail>(target.service, body, call).await,
+        (CloudTrail, DescribeTrails::NAME) => {
+            answer::<DescribeTrails>(target.service, body, call).await
+        }
+        (CloudTrail, GetEventSelectors::NAME) => {
+            answer::<GetEventSelectors>(target.service, body, call).await
+        }
+        (CloudTrail, GetInsightSelectors::NAME) => {
+            answer::<GetInsightSelectors>(target.service, body, call).await
+        }
+        (CloudTrail, GetTrail::NAME) => answer::<GetTrail>(target.service, body, call).await,
+        (CloudTrail, GetTrailStatus::NAME) => {
+            answer::<GetTrailStatus>(target.service, body, call).await
+        }
+        (CloudTrail, ListPublicKeys::NAME) => {
+            answer::<ListPublicKeys>(target.service, body, call).await
+        }
+        (CloudTrail, ListTags::NAME) => answer::<ListTags>(target.service, body, call).await,
+        (CloudTrail, ListTrails::NAME) => answer::<ListTrails>(target.service, body, call).await,
+        (CloudTrail, PutEventSelectors::NAME) => {
+            answer::<PutEventSelectors>(target.service, body, call).await
+        }
+        (CloudTrail, PutInsightSelectors::NAME) => {
+            answer::<PutInsightSelectors>(target.service, body, call).await
+        }
+        (CloudTrail, RemoveTags::NAME) => answer::<RemoveTags>(target.service, body, call).await,
+        (CloudTrail, StartLogging::NAME) => {
+            answer::<StartLogging>(target.service, body, call).await
+        }
+        (CloudTrail, StopLogging::NAME) => answer::<StopLogging>(target.service, body, call).await,
+        (CloudTrail, UpdateTrail::NAME) => answer::<UpdateTrail>(target.service, body, call).await,
         (CloudTrail, other) => match OF_CLOUDTRAIL.iter().find(|name| **name == other) {
             Some(name) => Err(Error::UnsupportedOperation(name)),
             None => Err(target.unknown()),
         },
         (Organizations, DescribeOrganization::NAME) => {
-            answer::<DescribeOrganization>(body, call).await
+            answer::<DescribeOrganization>(target.service, body, call).await
         }
         (Organizations, _) => Err(target.unknown()),
     }
 }
 
-async fn answer<O: Operation>(body: &[u8], call: &Call<'_>) -> Result<Vec<u8>, Error> {
+async fn answer<O: Operation>(
+    service: Service,
+    body: &[u8],
+    call: &Call<'_>,
+) -> Result<Vec<u8>, Error> {
     let request = protocol::request::<O>(body)?;
+    let action = format!("{}:{}", service.signing_name(), O::NAME);
+    for resource in request.resources(call) {
+        call.caller.authorize(&action, &resource, call.now)?;
+    }
     let answer = request.run(call).await?;
     Ok(serde_json::to_vec(&answer)?)
 }

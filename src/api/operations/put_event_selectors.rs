@@ -50,6 +50,10 @@ impl Operation for PutEventSelectors {
     const NAME: &'static str = "PutEventSelectors";
     type Answer = Answer;
 
+    fn resources(&self, call: &Call<'_>) -> Vec<String> {
+        vec![trail::resource(&self.trail_name, call)]
+    }
+
     async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
         let Self {
             trail_name,

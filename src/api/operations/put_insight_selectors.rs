@@ -35,6 +35,11 @@ pub struct Answer {
 }
 
 impl Of {
+    pub fn resources(&self, call: &Call<'_>) -> Vec<String> {
+        let given = self.trail_name.iter();
+        given.map(|given| trail::resource(given, call)).collect()
+    }
+
     /// The trail's name or ARN.
     pub fn trail(self) -> Result<String, Error> {
         match (self.trail_name, self.event_data_store) {
@@ -54,6 +59,10 @@ impl Of {
 impl Operation for PutInsightSelectors {
     const NAME: &'static str = "PutInsightSelectors";
     type Answer = Answer;
+
+    fn resources(&self, call: &Call<'_>) -> Vec<String> {
+        self.of.resources(call)
+    }
 
     async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
         let trail = self.of.trail()?;

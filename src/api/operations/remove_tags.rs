@@ -21,6 +21,10 @@ impl Operation for RemoveTags {
     const NAME: &'static str = "RemoveTags";
     type Answer = Answer;
 
+    fn resources(&self, call: &Call<'_>) -> Vec<String> {
+        vec![trail::resource(&self.resource_id, call)]
+    }
+
     async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
         let entry = tags::resource(call, &self.resource_id)?;
         let keys = tags::checked_keys(self.tags_list)?;

@@ -18,6 +18,10 @@ impl Operation for StopLogging {
     const NAME: &'static str = "StopLogging";
     type Answer = Answer;
 
+    fn resources(&self, call: &Call<'_>) -> Vec<String> {
+        vec![trail::resource(&self.name, call)]
+    }
+
     async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
         let (now, journal) = (call.now, call.home.journal.clone());
         let changed = trail::change(call, &self.name, move |entry| {

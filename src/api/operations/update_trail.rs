@@ -22,6 +22,10 @@ impl Operation for UpdateTrail {
     const NAME: &'static str = "UpdateTrail";
     type Answer = Settings;
 
+    fn resources(&self, call: &Call<'_>) -> Vec<String> {
+        vec![trail::resource(&self.name, call)]
+    }
+
     async fn run(self, call: &Call<'_>) -> Result<Settings, Error> {
         let before = trail::changeable(call, &self.name)?;
         let mut after = Entry::clone(&before);

@@ -10,6 +10,7 @@ use tokio_util::sync::DropGuard;
 
 use super::*;
 use crate::server::{self, Listener};
+use hyper::body::Incoming;
 
 /// A client of an api that is served as long as the guard is held.
 async fn client(api: Api) -> (Client, DropGuard) {
@@ -18,9 +19,17 @@ async fn client(api: Api) -> (Client, DropGuard) {
         .unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let stop = CancellationToken::new();
-    let handler = move |request, _| {
+    let handler = move |request: Request<Incoming>, peer| {
         let api = api.clone();
-        async move { api.answer(request).await }
+        async move {
+            let (head, body) = request.into_parts();
+            let door = Door::new(api.home.account, api.home.region, auth::Options::None);
+            let admitted = door
+                .admit(&head, peer, "cloudtrail", WallMillis::now())
+                .unwrap();
+            let request = Request::from_parts(head, body);
+            api.answer(request, &admitted.caller).await
+        }
     };
     let served = server::serve(listener, handler, server::Limits::default(), stop.clone());
     tokio::spawn(served);

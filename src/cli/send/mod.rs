@@ -20,7 +20,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use super::client::{Answer, Client};
+use super::client::{Answer, Client, SIGNING_HINT};
 use super::{EndpointArgument, Failure, counted, talk};
 use source::{Event, SourceError};
 
@@ -385,10 +385,13 @@ impl Sender {
                         refusal.code,
                         refusal.message
                     );
-                    return Err(Failure::hinted(
-                        error,
-                        "is it the api listener of a traild?",
-                    ));
+                    // AWS's names are of the door alone.
+                    let hint = if refusal.code.ends_with("Exception") {
+                        SIGNING_HINT
+                    } else {
+                        "is it the api listener of a traild?"
+                    };
+                    return Err(Failure::hinted(error, hint));
                 }
             }
         }
@@ -455,11 +458,15 @@ fn verdict(answer: &Answer) -> Verdict {
         })
     };
     let outcome = match answer.status {
-        StatusCode::OK | StatusCode::BAD_REQUEST => match serde_json::from_slice(&answer.body) {
-            Ok(receipt) => Outcome::Receipt(receipt),
-            Err(_) if answer.status == StatusCode::BAD_REQUEST => Outcome::BodyRefused(refusal()),
-            Err(_) => Outcome::Hopeless(refusal()),
-        },
+        StatusCode::OK | StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN => {
+            match serde_json::from_slice(&answer.body) {
+                Ok(receipt) => Outcome::Receipt(receipt),
+                Err(_) if answer.status == StatusCode::BAD_REQUEST => {
+                    Outcome::BodyRefused(refusal())
+                }
+                Err(_) => Outcome::Hopeless(refusal()),
+            }
+        }
         StatusCode::PAYLOAD_TOO_LARGE => Outcome::BodyRefused(refusal()),
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
             return again(answer, refusal());

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::auth::Options;
 use crate::cli::counted;
 use crate::config::units::{show_duration, show_size};
 use crate::config::{Config, Loaded, StorageKind, TrailConfig};
@@ -25,6 +26,17 @@ pub fn of(Loaded { config, source, .. }: &Loaded) -> String {
         .map(|path| format!(" and unix:{}", path.display()))
         .unwrap_or_default();
     line(format!("api       http://{}{unix}", config.listen.api));
+    line(match &config.auth.requests {
+        Options::None => "auth      none: nobody is asked who they are".to_owned(),
+        Options::SigV4(credentials) => {
+            let with_policy = credentials.iter().filter(|one| one.policy.is_some());
+            format!(
+                "auth      signed requests, {}, {} with a policy",
+                counted(credentials.len(), "credential"),
+                with_policy.count()
+            )
+        }
+    });
     line(format!("ops       http://{}", config.listen.ops));
     line(match (config.storage.kind, &config.aws.endpoint_url) {
         (StorageKind::Embedded, _) => {

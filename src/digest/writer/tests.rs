@@ -308,7 +308,7 @@ fn who_opened_before_writes_nothing_more() {
     let (before, _) = Spool::open(directory.path(), &place).unwrap();
     before.write(1, &state, &[]).unwrap();
     let (after, _) = Spool::open(directory.path(), &place).unwrap();
-    assert_eq!(Spool::states(directory.path()).unwrap(), [state.clone()]);
+    assert_eq!(Spool::states(directory.path()).unwrap().len(), 1);
     assert!(before.write(2, &state, &[]).is_err());
     assert!(before.remove(1).is_err());
     after.write(2, &state, &[]).unwrap();

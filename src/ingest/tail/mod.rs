@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::accept::{Ingest, Origin};
+use super::accounts::Accounts;
 use super::store::{Ready, Stamp};
 use crate::clock::WallMillis;
 use crate::event::fingerprint::derived_event_id;
@@ -124,6 +125,7 @@ async fn take(ingest: &Ingest, piece: &Piece, stop: &CancellationToken) -> bool 
         account: None,
         region: None,
         peer: SOURCE_ADDRESS.to_owned(),
+        accounts: Accounts::every(),
     };
     let rules = ingest.rules(&from, now);
     let mut ready = Vec::new();

@@ -1,0 +1,138 @@
+//! Who asks.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::policy::{Asked, Decision, Policy};
+use crate::clock::WallMillis;
+use crate::event::{AccountId, Region};
+
+/// Whoever makes a request.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub account: AccountId,
+    /// Where the caller believes to be.
+    pub region: Region,
+    pub principal: Principal,
+    /// As signed with; with `mode = "none"` as said.
+    pub access_key_id: Option<Arc<str>>,
+    /// Nothing for a process of this machine at the unix socket.
+    pub source_ip: Option<IpAddr>,
+    pub(super) rights: Rights,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Principal {
+    /// Nobody was asked who they are: whoever asks is the account.
+    Account,
+    /// The owner of the access key.
+    User,
+    /// A process at the unix socket, by the user it runs as.
+    Process { uid: u32 },
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Rights {
+    Everything,
+    OwnAccount,
+    By(Arc<Policy>),
+}
+
+/// What a caller may not do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct Denied {
+    pub principal_arn: String,
+    pub action: String,
+    pub resource: String,
+    reason: Reason,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    OtherAccount,
+    NotAllowed,
+    Explicit,
+}
+
+/// In the words of AWS (IAM user guide, "Troubleshoot access denied error messages").
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            principal_arn,
+            action,
+            resource,
+            reason,
+        } = self;
+        write!(
+            f,
+            "User: {principal_arn} is not authorized to perform: {action} on resource: {resource} "
+        )?;
+        match reason {
+            Reason::OtherAccount => write!(
+                f,
+                "because it is of another account and no identity-based policy allows the {action} action there"
+            ),
+            Reason::NotAllowed => {
+                write!(
+                    f,
+                    "because no identity-based policy allows the {action} action"
+                )
+            }
+            Reason::Explicit => write!(f, "with an explicit deny in an identity-based policy"),
+        }
+    }
+}
+
+impl Caller {
+    /// `arn:aws:iam::111122223333:user/AKIDEXAMPLE`; `…:root` for whoever is not asked who they are, `…:user/uid-1000` at the unix socket.
+    pub fn principal_arn(&self) -> String {
+        let account = self.account;
+        match (self.principal, &self.access_key_id) {
+            (Principal::Process { uid }, _) => format!("arn:aws:iam::{account}:user/uid-{uid}"),
+            (Principal::User, Some(key)) => format!("arn:aws:iam::{account}:user/{key}"),
+            (Principal::User | Principal::Account, _) => format!("arn:aws:iam::{account}:root"),
+        }
+    }
+
+    /// Whether the caller may do `action` (as `cloudtrail:GetTrail`) to `resource`: an ARN, or `*` for an action that is about none.
+    pub fn authorize(&self, action: &str, resource: &str, now: WallMillis) -> Result<(), Denied> {
+        // An ARN without an account, and what is no ARN, is the caller's own.
+        let account = resource
+            .split(':')
+            .nth(4)
+            .and_then(|account| account.parse().ok());
+        let account = account.unwrap_or(self.account);
+        let is_own = account == self.account;
+        let decision = match &self.rights {
+            Rights::Everything => return Ok(()),
+            Rights::OwnAccount if is_own => return Ok(()),
+            Rights::OwnAccount => Decision::NotAllowed,
+            Rights::By(policy) => policy.decide(&Asked {
+                action,
+                resource,
+                account,
+                now,
+                caller: self,
+                principal_arn: &self.principal_arn(),
+            }),
+        };
+        let reason = match decision {
+            Decision::Allowed => return Ok(()),
+            Decision::Denied => Reason::Explicit,
+            Decision::NotAllowed if is_own => Reason::NotAllowed,
+            Decision::NotAllowed => Reason::OtherAccount,
+        };
+        Err(Denied {
+            principal_arn: self.principal_arn(),
+            action: action.to_owned(),
+            resource: resource.to_owned(),
+            reason,
+        })
+    }
+
+    /// Whether anything would be denied: without that, asking for each account of a request can be spared.
+    pub fn may_do_everything(&self) -> bool {
+        matches!(self.rights, Rights::Everything)
+    }
+}
