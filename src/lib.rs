@@ -74,8 +74,10 @@ pub mod wal;
 
 // In, and who wants it.
 pub mod ingest;
-pub mod registry;
 pub mod trail;
+
+// Which trails there are.
+pub mod registry;
 
 // From events to a file.
 pub mod batch;

@@ -11,7 +11,7 @@ use crate::deliver::failure::Failure;
 use crate::digest::keys::{InvalidTimeRange, KeysError};
 use crate::event::{AccountId, Region};
 use crate::ingest::body::BodyError;
-use crate::registry::{NoRoom, NotKept};
+use crate::registry::{NoRoom, NotKept, StartedTooOften};
 use crate::trail::InvalidTrailName;
 use crate::trail::selector::InvalidEventSelectors;
 
@@ -75,6 +75,8 @@ pub enum Error {
     ReadOnly(String),
     #[error("trail {0} has been changed by another request meanwhile: ask again")]
     Conflict(String),
+    #[error(transparent)]
+    StartedTooOften(#[from] StartedTooOften),
     #[error("bucket name '{given}' {problem}")]
     InvalidS3BucketName { given: String, problem: String },
     #[error("S3 key prefix '{given}' {problem}")]
@@ -112,7 +114,7 @@ pub enum Error {
     NoOrganization,
 
     // Of tags.
-    #[error("no trail has the ARN {0}")]
+    #[error("nothing here has the ARN {0}")]
     ResourceNotFound(String),
     #[error("'{0}' is not the ARN of a channel")]
     ChannelArnInvalid(String),
@@ -193,7 +195,7 @@ impl Error {
             }
             Self::InvalidHomeRegion { .. } => "InvalidHomeRegionException",
             Self::ReadOnly(_) => "OperationNotPermittedException",
-            Self::Conflict(_) => "ConflictException",
+            Self::Conflict(_) | Self::StartedTooOften(_) => "ConflictException",
             Self::InvalidS3BucketName { .. } => "InvalidS3BucketNameException",
             Self::InvalidS3Prefix { .. } => "InvalidS3PrefixException",
             Self::InvalidSnsTopicName { .. } => "InvalidSnsTopicNameException",

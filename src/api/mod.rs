@@ -29,6 +29,7 @@ pub mod trail;
 
 use std::fmt::{self, Display};
 use std::future::Future;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,6 +63,12 @@ pub const MAX_BODY_BYTES: usize = 1 << 20;
 /// Memory for the bodies of all requests together.
 const BODIES_BYTES: usize = 16 << 20;
 
+/// What the journal holds, durably: logging starts and stops at its end.
+pub type Holds = Arc<dyn Fn() -> Range<Position> + Send + Sync>;
+
+/// How the deliveries of the trail of an ARN go; nothing when none have begun.
+pub type Facts = Arc<dyn Fn(&str) -> Option<TrailFacts> + Send + Sync>;
+
 /// What operations are answered from: the home account, where it is at home, and what there is.
 #[derive(Clone)]
 pub struct Home {
@@ -70,10 +77,8 @@ pub struct Home {
     pub registry: Registry,
     /// Of digests.
     pub keys: Keys,
-    /// The durable end of the journal, where logging starts and stops.
-    pub journal_end: Arc<dyn Fn() -> Position + Send + Sync>,
-    /// How the deliveries of the trail of this ARN go; nothing when none have begun.
-    pub facts: Arc<dyn Fn(&str) -> Option<TrailFacts> + Send + Sync>,
+    pub journal: Holds,
+    pub facts: Facts,
     pub preflight: Arc<dyn Preflight>,
 }
 

@@ -3,6 +3,8 @@
 //! A trail has at most 50 tags, no two of one key. A key has 1 to 128 characters and does not begin with `aws:`, a value at most 256. Tags
 //! are told apart by their keys, upper and lower case apart, and are removed by their keys whatever value is said.
 
+use std::sync::Arc;
+
 use super::{Call, Error};
 use crate::event::refusal::shown;
 use crate::registry::{Entry, Tag};
@@ -83,12 +85,12 @@ pub fn add(tags: &mut Vec<Tag>, new: Vec<Tag>) -> Result<(), Error> {
 }
 
 /// The trail that a tag operation names, by its ARN only, from every region.
-pub fn resource(call: &Call<'_>, given: &str) -> Result<std::sync::Arc<Entry>, Error> {
+pub fn resource(call: &Call<'_>, given: &str) -> Result<Arc<Entry>, Error> {
     let text = || shown(given.as_bytes(), 256);
     let Some(arn) = Arn::regional(given, "cloudtrail") else {
         // What is an ARN of something else has a place in AWS, but no tags here.
         let is_arn = given.starts_with("arn:") && given.splitn(6, ':').count() == 6;
-        let is_cloudtrails = given.splitn(4, ':').nth(2) == Some("cloudtrail");
+        let is_cloudtrails = given.split(':').nth(2) == Some("cloudtrail");
         return Err(match is_arn && !is_cloudtrails {
             true => Error::ResourceTypeNotSupported(text()),
             false => Error::CloudTrailArnInvalid(text()),

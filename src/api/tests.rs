@@ -1,3 +1,5 @@
+mod refusals;
+mod sdk;
 mod trails;
 
 use std::collections::BTreeSet;
@@ -105,7 +107,7 @@ impl Fixture {
             region: "us-east-1".parse().unwrap(),
             registry,
             keys: Keys::Files(FileKeys::open(&self.directory.path().join("keys")).unwrap()),
-            journal_end: Arc::new(|| Position(4096)),
+            journal: Arc::new(|| Position(64)..Position(4096)),
             facts: Arc::new(move |_| facts.clone()),
             preflight: self.preflight.clone(),
         })

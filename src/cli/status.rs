@@ -174,6 +174,10 @@ fn digest_line(trail: &str, digest: &DigestStatus) -> String {
         let windows = super::counted(digest.pending_windows, "window");
         text.push_str(&format!(", {windows} not delivered yet"));
     }
+    if digest.undeliverable > 0 {
+        let files = super::counted(digest.undeliverable, "digest file");
+        text.push_str(&format!(", {files} cannot be delivered"));
+    }
     text
 }
 
@@ -252,6 +256,7 @@ mod tests {
                 digests: Some(DigestStatus {
                     delivered: 3,
                     pending_windows: 2,
+                    undeliverable: 0,
                     covered_until: Some("2026-01-01T01:00:00Z".into()),
                     last_delivery_at: None,
                     last_error: None,

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::DaemonError;
 use super::legs::{Ground, Legs};
 use super::stage::Stage;
-use super::status::TrailView;
+use super::status::{self, TrailView};
 use super::trim::Trimmer;
 use crate::deliver::s3::{self, OnStop, Progress};
 use crate::ingest::dedup::Sidecars;
@@ -39,7 +39,9 @@ pub struct Delivery {
     registry: Registry,
     wanted: watch::Receiver<Generation>,
     views: watch::Sender<Arc<Vec<TrailView>>>,
-    /// Deleted trails whose legs run.
+    /// The trails whose legs run.
+    trails: Arc<[Arc<Trail>]>,
+    /// The ARNs of those among them that are deleted.
     deleted: Arc<BTreeSet<String>>,
 }
 
@@ -72,6 +74,7 @@ impl Delivery {
             wanted: registry.watch(),
             registry,
             views: watch::Sender::default(),
+            trails: Arc::new([]),
             deleted: Arc::default(),
         };
         delivery.begin(replay, new_from).await?;
@@ -103,7 +106,7 @@ impl Delivery {
                 self.watch_for_the_end_of(trail, progress.clone());
             }
         }
-        self.deleted = deleted;
+        (self.trails, self.deleted) = (trails, deleted);
         let config = &self.ground.config;
         let trimmer = Trimmer {
             journal: self.ground.journal.clone(),
@@ -123,16 +126,8 @@ impl Delivery {
                 Ok(())
             })
         });
-        for view in views.iter() {
-            let former = self.views.borrow();
-            let former = former
-                .iter()
-                .find(|former| former.trail.arn() == view.trail.arn());
-            if let Some(former) = former {
-                view.inherit(former);
-            }
-        }
-        self.views.send_replace(views);
+        let former = self.views.send_replace(views.clone());
+        status::succeed(&former, &views);
         self.registry.applied(number);
         Ok(())
     }
@@ -159,6 +154,7 @@ impl Delivery {
                     let generation = self.wanted.borrow().number;
                     tracing::info!(generation, "trails have changed, their legs begin anew");
                     self.stage.stop(MAKE_WAY).await;
+                    self.settle().await;
                     self.forget().await?;
                     let replay = self.replay().await?;
                     let new_from = self.ground.journal.durable();
@@ -183,6 +179,24 @@ impl Delivery {
                 Ok(())
             })
         });
+    }
+
+    /// Logging is started and stopped where the legs are that learn of it now.
+    async fn settle(&self) {
+        let next = self.wanted.borrow().trails.clone();
+        let is_switched = |trail: &&Arc<Trail>| {
+            let next = next.iter().find(|next| next.arn() == trail.arn());
+            next.is_some_and(|next| next.logging.is_on() != trail.logging.is_on())
+        };
+        let switched = self.trails.iter().filter(is_switched);
+        let switched: BTreeSet<_> = switched.map(|trail| trail.arn()).collect();
+        if switched.is_empty() {
+            return;
+        }
+        let at = self.ground.journal.durable();
+        if let Err(error) = self.registry.settle(switched, at).await {
+            tracing::warn!(error = %chain(&error), "cannot note where trails were started and stopped");
+        }
     }
 
     /// Deleted trails that the next generation does not have are delivered: the ledger may forget them.

@@ -108,8 +108,18 @@ impl Legs {
             let new_from = if is_known { None } else { Some(horizon) };
             let others = fanout.start(trail, new_from, stage);
             sinks.extend(others.await?);
+            // Uploads in doubt may have reached the bucket while the trail had validation.
+            let in_doubt = state
+                .pending
+                .values()
+                .map(|batch| batch.positions.last())
+                .max();
+            let ends_at = match trail.log_file_validation && trail.logging.has_begun() {
+                true => trail.logging.stopped_at(),
+                false => Some(in_doubt.map_or(Position(0), |last| Position(last.0 + 1))),
+            };
             let end = CancellationToken::new();
-            if !trail.log_file_validation || !trail.logging.has_begun() {
+            if ends_at == Some(Position(0)) {
                 end.cancel();
             }
             let digests = digests.start(trail, end.clone(), stage).await?;
@@ -125,7 +135,7 @@ impl Legs {
             );
             let leg = leg.await.map_err(&failed)?;
             progress.push(leg.watch_progress());
-            if let Some(until) = trail.logging.stopped_at() {
+            if let Some(until) = ends_at {
                 let progress = leg.watch_progress();
                 stage.spawn(|stop| Box::pin(end_digests(until, progress, end, stop)));
             }

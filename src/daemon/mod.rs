@@ -280,9 +280,9 @@ impl Daemon {
             region: config.region,
             registry: trails,
             keys,
-            journal_end: {
+            journal: {
                 let journal = journal.clone();
-                Arc::new(move || journal.durable())
+                Arc::new(move || journal.start()..journal.durable())
             },
             facts: {
                 let views = views.clone();

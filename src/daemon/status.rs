@@ -35,17 +35,25 @@ pub struct SinkView {
     pub target: String,
 }
 
-impl TrailView {
-    /// These legs go on where those stopped: the news of those are the latest.
-    pub fn inherit(&self, former: &Self) {
-        for SinkView { leg, .. } in &self.sinks {
-            let of = former.sinks.iter().find(|of| of.leg.leg() == leg.leg());
-            if let Some(of) = of {
-                leg.inherit(&of.leg.facts());
-            }
+/// These legs follow those: whoever goes on where another stopped has its news, and of the others nothing is pending any more.
+pub fn succeed(former: &[TrailView], views: &[TrailView]) {
+    let legs = |views: &[TrailView]| -> Vec<LegView> {
+        let sinks = views.iter().flat_map(|view| &view.sinks);
+        sinks.map(|sink| sink.leg.clone()).collect()
+    };
+    let legs_now = legs(views);
+    for before in legs(former) {
+        match legs_now.iter().find(|now| now.leg() == before.leg()) {
+            Some(now) => now.inherit(&before.facts()),
+            None => before.retire(),
         }
-        if let (Some(digests), Some(of)) = (&self.digests, &former.digests) {
-            digests.inherit(&of.facts());
+    }
+    for view in views {
+        let before = former.iter().find(|it| it.trail.arn() == view.trail.arn());
+        if let (Some(now), Some(before)) =
+            (&view.digests, before.and_then(|it| it.digests.as_ref()))
+        {
+            now.inherit(&before.facts());
         }
     }
 }
@@ -148,6 +156,7 @@ fn digest(facts: &writer::view::Facts) -> DigestStatus {
     DigestStatus {
         delivered: facts.delivered,
         pending_windows: facts.pending_windows,
+        undeliverable: facts.undeliverable,
         covered_until: facts.covered_until.map(seconds),
         last_delivery_at: facts.last_delivery_at.map(WallMillis::rfc3339),
         last_error: facts.last_error.clone().map(told),

@@ -411,6 +411,12 @@ impl LegView {
         }
     }
 
+    /// The leg is gone for good: nothing is pending any more. What it has counted stays counted.
+    pub fn retire(&self) {
+        self.metrics.pending.remove(&self.leg);
+        self.metrics.oldest_pending_seconds.remove(&self.leg);
+    }
+
     pub fn oldest_pending(&self, oldest: Option<WallMillis>) {
         self.lock().oldest_pending = oldest;
     }

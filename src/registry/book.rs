@@ -1,5 +1,7 @@
 //! The trails as values, with what the API knows of each besides. Pure.
 
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +18,9 @@ pub const MAX_TRAILS_A_REGION: usize = 5;
 /// Trails of the API of all accounts and regions together, the deleted ones with them. Each has legs of its own to run, and whoever may sign
 /// for many accounts could make five in each.
 pub const MAX_TRAILS: usize = 200;
+
+/// Times that a trail was started, of which the journal still holds something.
+pub const MAX_SPANS: usize = 1000;
 
 /// The trails, those of the configuration first, the others as they were made.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -79,6 +84,13 @@ pub enum NoRoom {
     InAll,
 }
 
+/// Logging was started and stopped so often that the journal has to move on first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "logging was started {MAX_SPANS} times within what the journal still holds: try again when more of it is delivered"
+)]
+pub struct StartedTooOften;
+
 impl Entry {
     /// A new trail.
     pub fn new(trail: Trail, kept_by: KeptBy) -> Self {
@@ -98,18 +110,29 @@ impl Entry {
         Arc::make_mut(&mut self.trail)
     }
 
-    /// StartLogging, `at` the end of the journal. Nothing when it is on.
-    pub fn start(&mut self, at: Position, now: WallMillis) {
-        if !self.trail.logging.is_on() {
-            self.trail_mut().logging.start(at);
-            self.started_at = Some(now);
+    /// StartLogging, with what the journal holds. Nothing when it is on.
+    pub fn start(
+        &mut self,
+        journal: &Range<Position>,
+        now: WallMillis,
+    ) -> Result<(), StartedTooOften> {
+        if self.trail.logging.is_on() {
+            return Ok(());
         }
+        let logging = &mut self.trail_mut().logging;
+        logging.forget(journal.start);
+        if matches!(logging, Logging::Spans(spans) if spans.len() >= MAX_SPANS) {
+            return Err(StartedTooOften);
+        }
+        logging.start(journal.end);
+        self.started_at = Some(now);
+        Ok(())
     }
 
-    /// StopLogging, `at` the end of the journal. Nothing when it is off.
-    pub fn stop(&mut self, at: Position, now: WallMillis) {
+    /// StopLogging, with what the journal holds. Nothing when it is off.
+    pub fn stop(&mut self, journal: &Range<Position>, now: WallMillis) {
         if self.trail.logging.is_on() {
-            self.trail_mut().logging.stop(at);
+            self.trail_mut().logging.stop(journal.end);
             self.stopped_at = Some(now);
         }
     }
@@ -184,11 +207,9 @@ impl Book {
 
     /// The trail of this ARN, to be changed.
     pub fn trail_mut(&mut self, arn: &str) -> Option<&mut Entry> {
-        let mut entries = self.entries.iter_mut();
-        let found = entries
-            .find(|entry| entry.kept_by != KeptBy::Nobody && entry.trail.arn() == arn)
-            .map(Arc::make_mut);
-        found
+        let is_meant =
+            |entry: &&mut Arc<Entry>| entry.kept_by != KeptBy::Nobody && entry.trail.arn() == arn;
+        self.entries.iter_mut().find(is_meant).map(Arc::make_mut)
     }
 
     /// What the organization trails are of: the organization of the first of the configuration.
@@ -231,11 +252,19 @@ impl Book {
         Ok(())
     }
 
-    /// Deletes the trail of this ARN; `at` is the end of the journal.
-    pub fn delete(&mut self, arn: &str, at: Position, now: WallMillis) {
+    /// Deletes the trail of this ARN, with what the journal holds.
+    pub fn delete(&mut self, arn: &str, journal: &Range<Position>, now: WallMillis) {
         if let Some(entry) = self.trail_mut(arn) {
-            entry.stop(at, now);
+            entry.stop(journal, now);
             entry.kept_by = KeptBy::Nobody;
+        }
+    }
+
+    /// The newest start or stop of these trails, deleted or not, is no earlier than `at`.
+    pub fn settle(&mut self, arns: &BTreeSet<String>, at: Position) {
+        let meant = |entry: &&mut Arc<Entry>| arns.contains(&entry.trail.arn());
+        for entry in self.entries.iter_mut().filter(meant) {
+            Arc::make_mut(entry).trail_mut().logging.settle(at);
         }
     }
 

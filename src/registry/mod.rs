@@ -28,8 +28,9 @@ use tokio::sync::watch;
 
 use crate::clock::WallMillis;
 use crate::trail::Trail;
+use crate::wal::Position;
 
-pub use book::{Book, Entry, KeptBy, NoRoom};
+pub use book::{Book, Entry, KeptBy, NoRoom, StartedTooOften};
 pub use book::{InsightSelector, Tag};
 
 /// How long a caller waits for the legs to take a change up.
@@ -146,6 +147,16 @@ impl Registry {
             );
         }
         Ok(answer)
+    }
+
+    /// The daemon tells how far the legs of these trails had read the journal when they learned that logging was started or stopped: that is
+    /// where it was. It is before the caller is answered, who waits for the legs.
+    pub async fn settle(&self, arns: BTreeSet<String>, at: Position) -> Result<(), NotKept> {
+        let settled = self.make(move |book| {
+            book.settle(&arns, at);
+            Ok::<_, NotKept>(())
+        });
+        settled.await.map(|((), _)| ())
     }
 
     /// The daemon tells that nothing is left to deliver of a trail that is deleted.

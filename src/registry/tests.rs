@@ -1,8 +1,9 @@
 use std::fs;
+use std::ops::Range;
 
 use proptest::prelude::*;
 
-use super::book::{MAX_TRAILS, MAX_TRAILS_A_REGION, NOT_STARTED};
+use super::book::{MAX_SPANS, MAX_TRAILS, MAX_TRAILS_A_REGION, NOT_STARTED};
 use super::*;
 use crate::trail::selector::spec::EventSelector;
 use crate::trail::tests::trail;
@@ -10,6 +11,11 @@ use crate::trail::{Accounts, Logging, Members, Selectors};
 use crate::wal::Position;
 
 const NOW: WallMillis = WallMillis(1_777_594_354_123);
+
+/// A journal that ends there.
+fn until(end: u64) -> Range<Position> {
+    Position(0)..Position(end)
+}
 
 fn named(name: &str) -> Entry {
     let trail = Trail {
@@ -68,8 +74,8 @@ fn full() -> Entry {
         insight_type: "ApiCallRateInsight".to_owned(),
         event_categories: None,
     }];
-    entry.start(Position(64), NOW);
-    entry.stop(Position(128), WallMillis(NOW.0 + 1));
+    entry.start(&until(64), NOW).unwrap();
+    entry.stop(&until(128), WallMillis(NOW.0 + 1));
     entry
 }
 
@@ -248,14 +254,14 @@ async fn a_deleted_trail_runs_until_it_is_forgotten_and_nobody_sees_it() {
     let directory = tempfile::tempdir().unwrap();
     let registry = open(directory.path(), vec![]);
     let mut entry = named("gone");
-    entry.start(Position(10), NOW);
+    entry.start(&until(10), NOW).unwrap();
     let arn = entry.trail.arn();
     create(&registry, entry).await;
     let delete = |at: u64| {
         let (registry, arn) = (registry.clone(), arn.clone());
         async move {
             let deleted = registry.change(move |book| {
-                book.delete(&arn, Position(at), NOW);
+                book.delete(&arn, &until(at), NOW);
                 Ok::<_, NotKept>(())
             });
             deleted.await.unwrap();
@@ -356,19 +362,39 @@ fn traild_has_room_for_so_many_trails_of_all_accounts() {
 #[test]
 fn starting_and_stopping_again_change_nothing() {
     let mut entry = named("main");
-    entry.stop(Position(1), NOW);
+    entry.stop(&until(1), NOW);
     assert_eq!((entry.started_at, entry.stopped_at), (None, None));
-    entry.start(Position(2), NOW);
+    entry.start(&until(2), NOW).unwrap();
     let started = entry.clone();
-    entry.start(Position(3), WallMillis(NOW.0 + 1));
+    entry.start(&until(3), WallMillis(NOW.0 + 1)).unwrap();
     assert_eq!(entry, started);
-    entry.stop(Position(4), WallMillis(NOW.0 + 2));
+    entry.stop(&until(4), WallMillis(NOW.0 + 2));
     let stopped = entry.clone();
-    entry.stop(Position(5), WallMillis(NOW.0 + 3));
+    entry.stop(&until(5), WallMillis(NOW.0 + 3));
     assert_eq!(entry, stopped);
     assert_eq!(entry.stopped_at, Some(WallMillis(NOW.0 + 2)));
     assert_eq!(entry.trail.logging.stopped_at(), Some(Position(4)));
     assert!(matches!(entry.trail.logging, Logging::Spans(_)));
+}
+
+#[test]
+fn what_is_remembered_of_starts_and_stops_is_bounded() {
+    let mut entry = named("main");
+    let times = u64::try_from(MAX_SPANS).unwrap();
+    for time in 0..times {
+        entry.start(&until(time * 20), NOW).unwrap();
+        entry.stop(&until(time * 20 + 10), NOW);
+    }
+    let refused = entry.clone();
+    assert_eq!(entry.start(&until(times * 20), NOW), Err(StartedTooOften));
+    assert_eq!(entry, refused);
+    // The journal has moved on.
+    let journal = Position(times * 10)..Position(times * 20);
+    entry.start(&journal, NOW).unwrap();
+    let Logging::Spans(spans) = &entry.trail.logging else {
+        panic!("a trail of the API");
+    };
+    assert_eq!(spans.len(), MAX_SPANS / 2 + 1);
 }
 
 proptest! {

@@ -51,6 +51,9 @@ pub struct DigestStatus {
     pub delivered: u64,
     /// Windows whose digest files are sealed and not all delivered.
     pub pending_windows: u64,
+    /// Digest files that are not in their chains, as something else has their key, since the daemon was started.
+    #[serde(default)]
+    pub undeliverable: u64,
     /// End of the newest window that has digest files.
     #[serde(default)]
     pub covered_until: Option<String>,

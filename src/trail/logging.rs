@@ -65,13 +65,17 @@ impl Logging {
 
     /// StartLogging, with `now` the durable end of the journal. Starting again what is on changes nothing.
     pub fn start(&mut self, now: Position) {
-        if let Self::Spans(spans) = self
-            && spans.last().is_none_or(|span| span.until.is_some())
-        {
-            spans.push(Span {
+        let Self::Spans(spans) = self else {
+            return;
+        };
+        match spans.last_mut() {
+            Some(Span { until: None, .. }) => {}
+            // Nothing was accepted in between.
+            Some(Span { until, .. }) if *until == Some(now.0) => *until = None,
+            _ => spans.push(Span {
                 from: now.0,
                 until: None,
-            });
+            }),
         }
     }
 
@@ -81,6 +85,16 @@ impl Logging {
             && let Some(span) = spans.last_mut()
         {
             span.until.get_or_insert(now.0.max(span.from));
+        }
+    }
+
+    /// The newest start or stop is no earlier than `at`: the legs had read so far when they learned of it.
+    pub fn settle(&mut self, at: Position) {
+        if let Self::Spans(spans) = self
+            && let Some(span) = spans.last_mut()
+        {
+            let newest = span.until.as_mut().unwrap_or(&mut span.from);
+            *newest = at.0.max(*newest);
         }
     }
 
@@ -128,6 +142,18 @@ mod tests {
         logging.forget(Position(20));
         assert!(!logging.covers(Position(15)) && logging.covers(Position(41)));
         assert!(Logging::Always.covers(Position(0)) && Logging::Always.is_on());
+    }
+
+    #[test]
+    fn stopping_and_starting_with_nothing_in_between_leaves_one_span() {
+        let mut logging = Logging::Spans(Vec::new());
+        for _ in 0..3 {
+            logging.start(Position(10));
+            logging.stop(Position(10));
+        }
+        logging.start(Position(10));
+        let from = |from| Span { from, until: None };
+        assert_eq!(logging, Logging::Spans(vec![from(10)]));
     }
 
     #[test]

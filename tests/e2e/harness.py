@@ -33,10 +33,18 @@ WHOLE_ORGANIZATION = {
 }
 
 
+#: Ports given out before: the kernel may give the same one again as long as nobody listens there.
+GIVEN_PORTS = set()
+
+
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        if port not in GIVEN_PORTS:
+            GIVEN_PORTS.add(port)
+            return port
 
 
 def wait_until(condition, seconds, what):

@@ -1,61 +1,35 @@
 """The embedded store has what the AWS CLI's validator asks of S3, shown with the CLI itself over the golden chain."""
 
-import base64
 import gzip
-import json
 from concurrent.futures import ThreadPoolExecutor
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+import golden_chain
 from digests import moment
-from judges import FakeCloudTrail, validate_logs
-from events import CORPUS
 from harness import ensure_bucket
+from judges import validate_logs
 
-GOLDEN = json.loads((CORPUS.parent / "golden" / "digest" / "chain.json").read_text())
 START, END = moment("2026-05-01T00:00:00Z"), moment("2026-05-01T04:00:00Z")
-KEYS = [
-    {
-        "Value": GOLDEN["public_key_pkcs1_der_b64"],
-        "Fingerprint": GOLDEN["fingerprint_md5_hex"],
-        "ValidityStartTime": 1777000000.0,
-        "ValidityEndTime": 1779592000.0,
-    }
-]
-TRAIL = {
-    "Name": GOLDEN["trail_name"],
-    "S3BucketName": GOLDEN["bucket"],
-    "TrailARN": GOLDEN["trail_arn"],
-    "HomeRegion": GOLDEN["home_region"],
-    "IsMultiRegionTrail": True,
-    "LogFileValidationEnabled": True,
-    "IsOrganizationTrail": False,
-}
-
-
-def put_golden(s3, bucket=GOLDEN["bucket"]):
-    ensure_bucket(s3, bucket)
-    for item in GOLDEN["objects"]:
-        metadata = {name.removeprefix("x-amz-meta-"): value for name, value in item["headers"].items() if name.startswith("x-amz-meta-")}
-        body = base64.b64decode(item["gzip_b64"])
-        s3.put_object(Bucket=bucket, Key=item["key"], Body=body, ContentEncoding="gzip", ContentType="application/json", Metadata=metadata)
 
 
 def test_the_cli_accepts_the_golden_chain_and_sees_a_changed_byte(daemon):
     s3 = daemon.s3()
-    put_golden(s3)
-    log = GOLDEN["objects"][0]["key"]
-    with FakeCloudTrail([TRAIL], KEYS) as cloudtrail:
-        judge = lambda: validate_logs(cloudtrail.endpoint, daemon.store_endpoint, TRAIL["TrailARN"], "eu-west-1", START, END)  # noqa: E731
+    ensure_bucket(s3, golden_chain.BUCKET)
+    golden_chain.put(s3)
+    log = next(iter(golden_chain.objects()))
+    arn, region = golden_chain.TRAIL["TrailARN"], golden_chain.REGION
+    with golden_chain.cloudtrail() as cloudtrail:
+        judge = lambda: validate_logs(cloudtrail.endpoint, daemon.store_endpoint, arn, region, START, END)  # noqa: E731
         verdict = judge()
         assert (verdict.code, verdict.counts("digest"), verdict.counts("log")) == (0, (4, 4), (2, 2)), verdict
-        s3.put_object(Bucket=GOLDEN["bucket"], Key=log, Body=gzip.compress(b'{"Records":[]}'))
+        s3.put_object(Bucket=golden_chain.BUCKET, Key=log, Body=gzip.compress(b'{"Records":[]}'))
         verdict = judge()
         assert (verdict.code, verdict.counts("digest"), verdict.counts("log")) == (1, (4, 4), (1, 2)), verdict
         assert verdict.complaints() == ["hash value doesn't match"], verdict
-        s3.delete_object(Bucket=GOLDEN["bucket"], Key=log)
+        s3.delete_object(Bucket=golden_chain.BUCKET, Key=log)
         assert judge().complaints() == ["not found"]
 
 

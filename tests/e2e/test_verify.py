@@ -3,75 +3,26 @@
 What it finds in a chain that was tampered with is shown in test_digests_tampering.py, on chains that the daemon wrote.
 """
 
-import base64
-import http.server
 import json
-import threading
-from pathlib import Path
 
 import pytest
 
-from harness import TEST_CREDENTIALS, ensure_bucket, run_cli
+import golden_chain
+from golden_chain import BUCKET, objects
+from harness import TEST_CREDENTIALS, run_cli
 
-GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "digest" / "chain.json"
-CHAIN = json.loads(GOLDEN.read_text())
-BUCKET = CHAIN["bucket"]
 END = "2026-05-01T04:00:00Z"
-DIGESTS = [o["key"] for o in CHAIN["objects"] if "CloudTrail-Digest" in o["key"]]
-
-KEYS = {
-    "PublicKeyList": [
-        {
-            "Value": CHAIN["public_key_pkcs1_der_b64"],
-            "ValidityStartTime": 1777000000.0,
-            "ValidityEndTime": 1779592000.0,
-            "Fingerprint": CHAIN["fingerprint_md5_hex"],
-        }
-    ]
-}
-
-
-class CloudTrail(http.server.BaseHTTPRequestHandler):
-    """Answers ListPublicKeys, which is all that a validator of a given bucket asks."""
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
-        known = self.headers["X-Amz-Target"].endswith(".ListPublicKeys")
-        body = json.dumps(KEYS if known else {"__type": "UnknownOperationException"}).encode()
-        self.send_response(200 if known else 400)
-        self.send_header("Content-Type", "application/x-amz-json-1.1")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
 
 
 @pytest.fixture
 def cloudtrail():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), CloudTrail)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-def objects():
-    """The objects of the chain: key → (bytes, metadata)."""
-    found = {}
-    for o in CHAIN["objects"]:
-        metadata = {k.removeprefix("x-amz-meta-"): v for k, v in o["headers"].items() if k.startswith("x-amz-meta-")}
-        found[o["key"]] = (base64.b64decode(o["gzip_b64"]), metadata)
-    return found
+    with golden_chain.cloudtrail() as answering:
+        yield answering.endpoint
 
 
 @pytest.fixture
 def store(make_daemon):
-    daemon = make_daemon(buckets=(BUCKET,))
-    daemon.start()
-    ensure_bucket(daemon.s3(), BUCKET)
-    return daemon
+    return make_daemon(buckets=(BUCKET,)).start()
 
 
 def environment(store, cloudtrail):
@@ -91,7 +42,7 @@ def verify(traild_bin, env, *arguments):
 
 def test_a_chain_is_verified_offline_from_a_copy_and_exported_keys(traild_bin, tmp_path):
     keys = tmp_path / "keys.json"
-    keys.write_text(json.dumps(KEYS))
+    keys.write_text(json.dumps({"PublicKeyList": golden_chain.KEYS}))
     for key, (body, _) in objects().items():
         path = tmp_path / "copy" / key
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +52,7 @@ def test_a_chain_is_verified_offline_from_a_copy_and_exported_keys(traild_bin, t
     offline = ["--dir", tmp_path / "copy", "--public-keys", keys]
     code, out, err = verify(traild_bin, env, *offline)
     assert code == 1 and "its signature was not checked" in out and "head-object" in err, out + err
-    newest = DIGESTS[-1]
+    newest = list(objects())[-1]
     (tmp_path / "copy" / f"{newest}.metadata.json").write_text(json.dumps({"Metadata": objects()[newest][1]}))
     code, out, err = verify(traild_bin, env, *offline)
     assert code == 0 and "4/4 digest files valid\n2/2 log files valid" in out, out + err
@@ -113,8 +64,7 @@ def test_what_cannot_be_read_is_not_called_valid(traild_bin, store, cloudtrail):
     assert code == 1 and out == "" and "nobodys-bucket" in err, out + err
     code, out, err = verify(traild_bin, env)
     assert code == 1 and "No digests found" in err, out + err
-    for key, (body, metadata) in objects().items():
-        store.s3().put_object(Bucket=BUCKET, Key=key, Body=body, Metadata=metadata)
+    golden_chain.put(store.s3())
     code, out, err = verify(traild_bin, env)
     assert code == 0 and "4/4 digest files valid\n2/2 log files valid" in out, out + err
     nobody = env | {"AWS_ENDPOINT_URL_CLOUDTRAIL": "http://127.0.0.1:9"}

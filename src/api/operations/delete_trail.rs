@@ -19,14 +19,14 @@ impl Operation for DeleteTrail {
     type Answer = Answer;
 
     async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
-        let (account, now, end) = (call.account, call.now, call.home.journal_end.clone());
+        let (account, now, journal) = (call.account, call.now, call.home.journal.clone());
         let arn = trail::changeable(call, &self.name)?.trail.arn();
         let deleted = arn.clone();
         let change = call.home.registry.change(move |book| {
             if book.trail_mut(&arn).is_none() {
                 return Err(trail::not_found(account, &arn));
             }
-            book.delete(&arn, end(), now);
+            book.delete(&arn, &journal(), now);
             Ok(())
         });
         change.await?;

@@ -45,7 +45,11 @@ impl Operation for ListTags {
             )));
         }
         let list = self.resource_id_list.into_iter().map(|resource_id| {
-            let entry = tags::resource(call, &resource_id)?;
+            let entry = tags::resource(call, &resource_id).map_err(|error| match error {
+                // The operation has no error of its own for it.
+                Error::ChannelNotFound(arn) => Error::ResourceNotFound(arn),
+                error => error,
+            })?;
             Ok(ResourceTag {
                 resource_id,
                 tags_list: entry.tags.clone(),

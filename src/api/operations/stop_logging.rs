@@ -19,9 +19,9 @@ impl Operation for StopLogging {
     type Answer = Answer;
 
     async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
-        let (now, end) = (call.now, call.home.journal_end.clone());
+        let (now, journal) = (call.now, call.home.journal.clone());
         let changed = trail::change(call, &self.name, move |entry| {
-            entry.stop(end(), now);
+            entry.stop(&journal(), now);
             Ok(())
         });
         changed.await?;

@@ -89,6 +89,12 @@ impl Bucket {
         self.client.attempt(put).await
     }
 
+    /// Writes the object over what is there.
+    pub async fn overwrite(&self, object: NewObject<'_>) -> Result<Put, Failure> {
+        let put = async |client| put_once(&client, object, false).await;
+        self.client.attempt(put).await
+    }
+
     async fn put_by(&self, client: &Client, object: NewObject<'_>) -> Result<Put, Failure> {
         let put = |conditional| put_once(client, object, conditional);
         let conditional = !self.unconditional.load(Ordering::Relaxed);

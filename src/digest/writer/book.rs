@@ -270,6 +270,25 @@ impl Book {
         })
     }
 
+    /// What the trail goes on from when its clock is found to be far behind its newest window: new chains, for the log files that wait.
+    /// Nothing when it is not.
+    pub fn beginning_anew(&self, now: i64) -> Option<State> {
+        let State {
+            end,
+            has_ended,
+            place,
+            next,
+            ..
+        } = &self.state;
+        let is_lost = !has_ended && windows::is_lost(*end, self.interval, now);
+        is_lost.then(|| State::starting(place.clone(), now, self.interval, *next, None))
+    }
+
+    /// This state is durable.
+    pub fn begin_anew(&mut self, state: State) {
+        self.state = state;
+    }
+
     /// Until a window is due, when the clock does not jump.
     pub fn wait(&self, now: i64) -> Duration {
         windows::wait(self.state.end, self.interval, now)

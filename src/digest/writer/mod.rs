@@ -58,6 +58,10 @@ const PRESSING_LEDGER_BYTES: u64 = 64 << 20;
 const HELD_LEDGER_BYTES: u64 = 2 * PRESSING_LEDGER_BYTES;
 /// How often the clock is looked at: it may jump.
 const LOOK: Duration = Duration::from_secs(1);
+/// Sealed windows that may wait for their bucket. Until it is back no more are sealed; then the missed ones are made up for.
+const MAX_UNDELIVERED: usize = 168;
+/// For how long one signature is tried again before its window is given up for now.
+const SIGN_WITHIN: Duration = Duration::from_secs(600);
 /// Signatures of one window that are made at the same time: of interest where KMS makes them, over a network.
 const PARALLEL_SIGNATURES: usize = 8;
 
@@ -90,6 +94,19 @@ enum SealError {
     Write(#[source] io::Error),
     #[error("a task of the digests has stopped")]
     Task(#[from] JoinError),
+}
+
+impl SealError {
+    /// The key is elsewhere, and may be reached the next time.
+    fn is_of_kms(&self) -> bool {
+        matches!(
+            self,
+            Self::Keys {
+                source: KeysError::Kms(_),
+                ..
+            } | Self::Sign(SignError::Kms { .. })
+        )
+    }
 }
 
 /// What is remembered of every trail that has had digests, below `root`. Blocking.
@@ -257,6 +274,7 @@ impl Writer {
     /// Runs until `stop`, or until the chains have ended and all is delivered.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), WriterError> {
         loop {
+            self.heed_the_clock().await;
             self.start_sealing();
             self.start_upload();
             if self.is_finished() {
@@ -335,6 +353,34 @@ impl Writer {
             .max(until_retry)
     }
 
+    /// Begins new chains when the clock is found to have been far ahead.
+    async fn heed_the_clock(&mut self) {
+        if self.sealing.is_some() || Instant::now() < self.not_before {
+            return;
+        }
+        let now = WallMillis::now().unix_seconds();
+        let Some(state) = self.book.beginning_anew(now) else {
+            return;
+        };
+        tracing::warn!(
+            trail = %self.uploader.place.name,
+            newest_window_ends = self.book.state().end, now,
+            "the newest digest files are of a time that the clock is far from: it must have been wrong. New chains begin"
+        );
+        let (spool, number, written) = (self.spool.clone(), self.newest + 1, state.clone());
+        let written = tokio::task::spawn_blocking(move || spool.write(number, &written, &[])).await;
+        match written {
+            Ok(Ok(())) => {
+                self.newest = number;
+                self.newest_is_settled = true;
+                self.book.begin_anew(state);
+                self.closed_at = Instant::now();
+            }
+            Ok(Err(error)) => self.not_sealed(&SealError::Write(error)),
+            Err(error) => self.not_sealed(&SealError::Task(error)),
+        }
+    }
+
     /// Begins to seal a window that is over, as soon as all that was delivered in it is read.
     fn start_sealing(&mut self) {
         if self.sealing.is_some() || Instant::now() < self.not_before {
@@ -342,6 +388,9 @@ impl Writer {
         }
         let now = WallMillis::now().unix_seconds();
         let is_pressed = self.book.held_ledger_bytes() > PRESSING_LEDGER_BYTES;
+        if self.undelivered.len() >= MAX_UNDELIVERED && !self.is_ending {
+            return;
+        }
         let Some(window) = self.book.due(now, self.closed_at.elapsed(), is_pressed) else {
             return;
         };
@@ -352,7 +401,8 @@ impl Writer {
         }
         self.awaited = None;
         let drafts = self.book.draft(window, now);
-        self.sealing = Some(Box::pin(sign_all(drafts, self.keys.clone(), now)));
+        let view = self.uploader.view.clone();
+        self.sealing = Some(Box::pin(sign_all(drafts, self.keys.clone(), now, view)));
     }
 
     /// When this returns, the window is sealed.
@@ -372,20 +422,7 @@ impl Writer {
     async fn sealed(&mut self, sealed: Result<Drafts, SealError>) {
         let drafts = match sealed {
             Ok(drafts) => drafts,
-            Err(error) => {
-                let delay = self.backoff.next_delay();
-                self.not_before = Instant::now() + delay;
-                let error = chain(&error);
-                tracing::error!(
-                    trail = %self.uploader.place.name, %error,
-                    "cannot seal digest files, will retry; log files are delivered as before"
-                );
-                let message = error.to_string();
-                self.uploader
-                    .view
-                    .failed("SealError", message, WallMillis::now());
-                return;
-            }
+            Err(error) => return self.not_sealed(&error),
         };
         self.backoff.reset();
         if std::mem::take(&mut self.newest_is_settled) {
@@ -402,6 +439,18 @@ impl Writer {
         self.wanted.send_replace(self.book.wanted());
         self.sealed_until.send_replace(self.book.state().end);
         self.tell();
+    }
+
+    fn not_sealed(&mut self, error: &SealError) {
+        self.not_before = Instant::now() + self.backoff.next_delay();
+        let error = chain(error);
+        tracing::error!(
+            trail = %self.uploader.place.name, %error,
+            "cannot seal digest files, will retry; log files are delivered as before"
+        );
+        let message = error.to_string();
+        let view = &self.uploader.view;
+        view.failed("SealError", message, WallMillis::now());
     }
 
     fn tell(&self) {
@@ -478,12 +527,16 @@ async fn sign_all(
     mut drafts: Drafts,
     keys: Keys,
     now: i64,
+    view: View,
 ) -> Result<(Drafts, Vec<Sealed>), SealError> {
     let unsigned = std::mem::take(&mut drafts.digests).into_iter();
-    let signing = unsigned.map(|draft| {
-        let (source, keys) = (draft.source, &keys);
-        async move { Ok::<_, SealError>((source, sign(draft, keys, now).await?)) }
-    });
+    let signing =
+        unsigned.map(|draft| {
+            let (keys, view) = (&keys, &view);
+            async move {
+                Ok::<_, SealError>((draft.source, sign_patiently(draft, keys, now, view).await?))
+            }
+        });
     let mut signing = futures::stream::iter(signing).buffered(PARALLEL_SIGNATURES);
     let mut digests = Vec::new();
     while let Some(signed) = signing.next().await {
@@ -494,6 +547,28 @@ async fn sign_all(
     }
     drop(signing);
     Ok((drafts, digests))
+}
+
+/// One signature of thousands that is throttled must not cost all the others.
+async fn sign_patiently(
+    draft: Draft,
+    keys: &Keys,
+    now: i64,
+    view: &View,
+) -> Result<Sealed, SealError> {
+    let began = Instant::now();
+    let mut backoff = Backoff::default();
+    loop {
+        match sign(draft.clone(), keys, now).await {
+            Err(error) if began.elapsed() < SIGN_WITHIN && error.is_of_kms() => {
+                let error = chain(&error);
+                tracing::warn!(%error, "cannot sign a digest file, will retry");
+                view.failed("SealError", error.to_string(), WallMillis::now());
+                tokio::time::sleep(backoff.next_delay()).await;
+            }
+            signed => return signed,
+        }
+    }
 }
 
 async fn sign(draft: Draft, keys: &Keys, now: i64) -> Result<Sealed, SealError> {

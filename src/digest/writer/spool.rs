@@ -9,10 +9,15 @@
 //! bytes and its signature. It is replaced whole before the first of its digests is uploaded: a crash finds a window either not sealed, and nobody has seen
 //! anything of it, or sealed, and the same bytes are uploaded again. When all of them are delivered, the newest file keeps its state
 //! alone, and older ones go.
+//!
+//! A write goes on when whoever waited for it is gone, as blocking work does; a daemon that starts again in the same process must not meet it. So
+//! each [`Spool`] that is opened puts an end to those before it of the same trail: they write nothing more.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -46,7 +51,12 @@ struct Line<'a> {
 #[derive(Debug, Clone)]
 pub struct Spool {
     directory: PathBuf,
+    /// How often the directory was opened before.
+    opened: u64,
 }
+
+/// How often each directory was opened by this process. Held while something is written there.
+static OPENED: Mutex<BTreeMap<PathBuf, u64>> = Mutex::new(BTreeMap::new());
 
 /// What was found on opening.
 #[derive(Debug, Default)]
@@ -79,8 +89,11 @@ impl Spool {
         for entry in fs::read_dir(root)? {
             let entry = entry?;
             if entry.file_type()?.is_dir() {
-                let (_, recalled) = Self::open_directory(entry.path())?;
-                states.extend(recalled.state);
+                let reader = Self {
+                    directory: entry.path(),
+                    opened: 0,
+                };
+                states.extend(reader.recall()?.state);
             }
         }
         Ok(states)
@@ -88,25 +101,35 @@ impl Spool {
 
     fn open_directory(directory: PathBuf) -> io::Result<(Self, Recalled)> {
         snapshot::make_private_dir(&directory)?;
+        let opened = {
+            let mut all = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+            let times = all.entry(directory.clone()).or_default();
+            *times += 1;
+            *times
+        };
+        let spool = Self { directory, opened };
+        let recalled = spool.recall()?;
+        Ok((spool, recalled))
+    }
+
+    fn recall(&self) -> io::Result<Recalled> {
         let mut undelivered = Vec::new();
-        for entry in fs::read_dir(&directory)? {
+        for entry in fs::read_dir(&self.directory)? {
             let name = entry?.file_name();
             let number = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
             undelivered.extend(number.and_then(|number| number.parse::<u64>().ok()));
         }
         undelivered.sort_unstable();
-        let spool = Self { directory };
         let Some(newest) = undelivered.last().copied() else {
-            return Ok((spool, Recalled::default()));
+            return Ok(Recalled::default());
         };
-        let state = spool.read(newest)?.map(|(state, _)| state);
-        let recalled = Recalled {
+        let state = self.read(newest)?.map(|(state, _)| state);
+        Ok(Recalled {
             is_damaged: state.is_none(),
             state,
             newest,
             undelivered,
-        };
-        Ok((spool, recalled))
+        })
     }
 
     /// Its directory.
@@ -134,7 +157,19 @@ impl Spool {
             serde_json::to_writer(&mut content, &line)?;
             content.push(b'\n');
         }
-        snapshot::replace(&self.file(number), &snapshot::with_sum(&content))
+        let content = snapshot::with_sum(&content);
+        self.alone(|| snapshot::replace(&self.file(number), &content))
+    }
+
+    /// Does it while nobody else writes here, unless the directory was opened again.
+    fn alone(&self, work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let all = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.get(&self.directory) != Some(&self.opened) {
+            return Err(io::Error::other(
+                "somebody else writes these digests by now",
+            ));
+        }
+        work()
     }
 
     /// The digests of a window; nothing when the file is damaged, which is told. Blocking.
@@ -169,10 +204,10 @@ impl Spool {
 
     /// Forgets a window. Blocking.
     pub fn remove(&self, number: u64) -> io::Result<()> {
-        match fs::remove_file(self.file(number)) {
+        self.alone(|| match fs::remove_file(self.file(number)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed,
-        }
+        })
     }
 
     fn file(&self, number: u64) -> PathBuf {

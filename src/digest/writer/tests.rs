@@ -301,6 +301,20 @@ async fn something_else_under_a_digests_key_is_left_alone_and_told() {
 }
 
 #[test]
+fn who_opened_before_writes_nothing_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = Place::from(&trail());
+    let state = State::starting(place.clone(), 10_000, 60, Next::default(), None);
+    let (before, _) = Spool::open(directory.path(), &place).unwrap();
+    before.write(1, &state, &[]).unwrap();
+    let (after, _) = Spool::open(directory.path(), &place).unwrap();
+    assert_eq!(Spool::states(directory.path()).unwrap(), [state.clone()]);
+    assert!(before.write(2, &state, &[]).is_err());
+    assert!(before.remove(1).is_err());
+    after.write(2, &state, &[]).unwrap();
+}
+
+#[test]
 fn digests_read_back_from_the_spool_as_they_were_sealed() {
     let directory = tempfile::tempdir().unwrap();
     let place = Place::from(&trail());

@@ -49,7 +49,8 @@ pub struct Done {
 }
 
 impl Uploader {
-    /// Tries each digest once that is not settled. Whether all are.
+    /// Tries each digest once that is not settled, until one fails: a bucket that is gone must not keep the windows of others waiting. Whether
+    /// all are settled.
     pub async fn deliver(&self, digests: Vec<Sealed>, mut done: Done) -> (bool, Done) {
         let count = digests.len();
         let left: Vec<_> = digests
@@ -67,6 +68,9 @@ impl Uploader {
                 done.settled.insert(index);
             }
             done.has_taken |= outcome == Outcome::Taken;
+            if outcome == Outcome::Again {
+                break;
+            }
         }
         (done.settled.len() == count, done)
     }
@@ -91,7 +95,7 @@ impl Uploader {
                     "key of this digest file holds something else, which is left alone; the chain has a hole until it is gone and \
                      the daemon is started again"
                 );
-                self.view.failed("KeyTaken", message, WallMillis::now());
+                self.view.undeliverable(message, WallMillis::now());
                 Outcome::Taken
             }
             Err(Failure { code, message, .. }) => {
@@ -115,7 +119,7 @@ impl Uploader {
         } = digest;
         let gzip = gzip(&signed.json).map_err(|error| Failure::new("Gzip", error.to_string()))?;
         let metadata = signed.metadata(*backfilled_at);
-        let put = self.bucket.put(NewObject {
+        let object = NewObject {
             bucket: &location.bucket,
             key: &location.key,
             gzip: &gzip,
@@ -124,8 +128,8 @@ impl Uploader {
                 kms_key_id: key,
                 trail_arn: &self.place.trail,
             }),
-        });
-        if let Put::Stored { .. } = put.await? {
+        };
+        if let Put::Stored { .. } = self.bucket.put(object).await? {
             return Ok(true);
         }
         let content = Content {
@@ -136,8 +140,8 @@ impl Uploader {
         match found.await? {
             Found::Same { .. } => Ok(true),
             Found::Other { .. } => Ok(false),
-            // Nobody else writes digests of this chain.
-            Found::Hidden(_) => Ok(true),
+            // What is there cannot be told. Nobody else's digests belong there, so it is made sure that it is this one.
+            Found::Hidden(_) => self.bucket.overwrite(object).await.map(|_| true),
             Found::Nothing => Err(Failure::new(
                 "NoSuchKey",
                 "the key is taken for PutObject and not there for GetObject",

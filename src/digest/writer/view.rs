@@ -22,6 +22,7 @@ pub struct Metrics {
     delivered: Family<TrailLabel, Counter>,
     errors: Family<TrailLabel, Counter>,
     pending: Family<TrailLabel, Gauge>,
+    undeliverable: Family<TrailLabel, Counter>,
     covered_until: Family<TrailLabel, Gauge>,
 }
 
@@ -31,6 +32,7 @@ impl Metrics {
             delivered,
             errors,
             pending,
+            undeliverable,
             covered_until,
         } = self.clone();
         registry.register(
@@ -47,6 +49,11 @@ impl Metrics {
             "traild_digest_windows_pending",
             "Windows whose digest files are sealed and not all delivered",
             pending,
+        );
+        registry.register(
+            "traild_digests_undeliverable",
+            "Digest files whose key holds something else: holes in their chains",
+            undeliverable,
         );
         registry.register(
             "traild_digest_covered_until_seconds",
@@ -66,7 +73,9 @@ pub struct Facts {
     /// End of the newest sealed window, seconds since 1970.
     pub covered_until: Option<i64>,
     pub last_delivery_at: Option<WallMillis>,
-    /// Kept until the next success.
+    /// Digests that are not in their chains, as something else has their key. Since the daemon was started.
+    pub undeliverable: u64,
+    /// Kept until the next success, and for ever when a digest cannot be delivered.
     pub last_error: Option<LastError>,
 }
 
@@ -87,6 +96,7 @@ impl View {
         drop(metrics.delivered.get_or_create(&label));
         drop(metrics.errors.get_or_create(&label));
         drop(metrics.pending.get_or_create(&label));
+        drop(metrics.undeliverable.get_or_create(&label));
         Self {
             label,
             facts: Arc::default(),
@@ -120,7 +130,20 @@ impl View {
         let mut facts = self.lock();
         facts.delivered += digests;
         facts.last_delivery_at = Some(at);
-        facts.last_error = None;
+        if facts.undeliverable == 0 {
+            facts.last_error = None;
+        }
+    }
+
+    pub(super) fn undeliverable(&self, message: String, at: WallMillis) {
+        let counter = self
+            .metrics
+            .undeliverable
+            .get_or_create(&self.label)
+            .clone();
+        counter.inc();
+        self.lock().undeliverable += 1;
+        self.failed("KeyTaken", message, at);
     }
 
     pub(super) fn failed(&self, code: &str, message: String, at: WallMillis) {

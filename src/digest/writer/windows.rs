@@ -8,7 +8,8 @@
 //!   half a million digests.
 //! - Backwards: time that has a digest already cannot have another. Until the clock is there again, a window of one second is made
 //!   in each interval that passes on the monotonic clock, so that log files are proven no later than otherwise, the chain
-//!   has no gap, and the clock soon catches up.
+//!   has no gap, and the clock soon catches up. A clock that is further back than that can mend ([`CAUGHT_UP`] intervals: it had been wrong
+//!   before, as one that began in the wrong year) begins new chains at its own time.
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::digest::Kind;
 pub const IN_TIME: i64 = 2 * 3600;
 
 /// Missed windows that get a digest each: a week of hours.
-const CAUGHT_UP: i64 = 7 * 24;
+pub const CAUGHT_UP: i64 = 7 * 24;
 
 /// The time that the next digests of a trail cover.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +82,11 @@ pub fn due(situation: Situation) -> Option<Window> {
     }
     let is_behind = now < start && i64::try_from(idle.as_secs()).unwrap_or(i64::MAX) >= interval;
     (is_pressed || is_behind).then(|| window(now.max(soonest), false))
+}
+
+/// Whether the clock says that the newest window is of a time that it will not reach soon.
+pub fn is_lost(start: i64, interval: i64, now: i64) -> bool {
+    start.saturating_sub(now) > interval.saturating_mul(CAUGHT_UP)
 }
 
 /// Seconds until the clock reaches the end of the window that is open, when it does not jump.
@@ -150,6 +156,14 @@ mod tests {
         };
         assert_eq!(behind(3599), None);
         assert_eq!(behind(3600), window(START + 1, Kind::Standard));
+    }
+
+    #[test]
+    fn a_clock_that_was_years_ahead_is_not_waited_for() {
+        for (behind, lost) in [(0, false), (168 * HOUR, false), (168 * HOUR + 1, true)] {
+            assert_eq!(is_lost(START, HOUR, START - behind), lost, "{behind}");
+        }
+        assert!(!is_lost(START, HOUR, START + 10 * HOUR));
     }
 
     #[test]
