@@ -23,6 +23,12 @@ pub struct LogFile {
     pub event_times: Option<(i64, i64)>,
 }
 
+/// Uncompressed bytes of the file of events that have `json_bytes`, when a comma is counted after each of them.
+pub fn uncompressed_bytes(json_bytes: u64) -> u64 {
+    let envelope = (OPEN.len() + CLOSE.len()) as u64;
+    json_bytes.saturating_sub(1).saturating_add(envelope)
+}
+
 /// Gathers the events of one file.
 #[derive(Debug)]
 pub struct Builder {
@@ -163,6 +169,8 @@ mod tests {
             (file.count, file.uncompressed_bytes),
             (2, text.len() as u64)
         );
+        let with_commas = r#"{"a": 1},{"b":2},"#.len() as u64;
+        assert_eq!(file.uncompressed_bytes, uncompressed_bytes(with_commas));
         assert_eq!(file.event_times, Some((999, 1000)));
     }
 

@@ -1,6 +1,8 @@
-//! A sealed batch as CloudTrail writes it: its S3 key and its bytes. Pure: values in, bytes out.
+//! A sealed batch as CloudTrail writes it: its S3 key and its bytes, and what is in such bytes. Pure: values in, bytes out.
 
 pub mod encode;
 pub mod key;
+pub mod times;
 
 pub use encode::{Builder, Compressors, LogFile};
+pub use times::EventTimes;

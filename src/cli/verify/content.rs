@@ -7,10 +7,10 @@ use aws_lc_rs::digest::{self, SHA256};
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
 
-use super::events::EventTimes;
 use super::source::{Object, Source};
 use crate::digest::verify::{Fault, LogState, Metadata};
 use crate::digest::{Location, Sha256};
+use crate::logfile::EventTimes;
 
 /// A digest of fifty thousand log files is smaller.
 const MAX_DIGEST_BYTES: u64 = 32 << 20;

@@ -39,7 +39,6 @@
 
 mod check;
 mod content;
-mod events;
 mod keys;
 mod report;
 mod source;

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 
 use super::encode::Share;
-use super::same::{Comparison, Content};
+use super::same::{Comparison, Content, Held, Verdict};
 use crate::deliver::failure::Failure;
 use crate::deliver::renewing::Renewing;
 
@@ -64,6 +64,8 @@ pub enum Found {
     },
     Other {
         etag: Option<String>,
+        /// When it is a log file, no longer than what was looked for.
+        held: Option<Held>,
     },
     Nothing,
     /// The store answers, but does not let us see.
@@ -122,7 +124,26 @@ impl Bucket {
 
     /// Whether `bucket` holds `content` at `key`.
     pub async fn look(&self, bucket: &str, key: &str, content: Content) -> Result<Found, Failure> {
-        let comparison = Comparison::with(content);
+        self.look_with(Comparison::with(content), bucket, key).await
+    }
+
+    /// What `bucket` holds at `key`, if that is a log file of at most `most_bytes` uncompressed. Never [`Found::Same`].
+    pub async fn look_for_log_file(
+        &self,
+        bucket: &str,
+        key: &str,
+        most_bytes: u64,
+    ) -> Result<Found, Failure> {
+        let comparison = Comparison::with_any(most_bytes);
+        self.look_with(comparison, bucket, key).await
+    }
+
+    async fn look_with(
+        &self,
+        comparison: Comparison,
+        bucket: &str,
+        key: &str,
+    ) -> Result<Found, Failure> {
         let limit = patience(comparison.largest());
         let look = async |client| {
             within(
@@ -234,12 +255,12 @@ async fn compare(
     while let Some(bytes) = object.body.next().await {
         let bytes = bytes.map_err(|error| Failure::new("ResponseError", error.to_string()))?;
         if !comparison.take(&bytes) {
-            return Ok(Found::Other { etag });
+            return Ok(Found::Other { etag, held: None });
         }
     }
     Ok(match comparison.finish() {
-        true => Found::Same { etag },
-        false => Found::Other { etag },
+        Verdict::Same => Found::Same { etag },
+        Verdict::Other(held) => Found::Other { etag, held },
     })
 }
 

@@ -71,9 +71,7 @@ pub(super) struct Encoded {
 pub(super) enum Made {
     File(Encoded),
     /// None of the batch's events could be read back.
-    Nothing {
-        lost: u32,
-    },
+    Nothing,
 }
 
 /// Reads the batch's events back from the journal and makes its file.
@@ -124,7 +122,7 @@ pub(super) async fn encode(
     let made = made.map_err(|error| Failure::new("Internal", error.to_string()))?;
     let (file, lost) = made.map_err(|error| Failure::new("JournalRead", error.to_string()))?;
     let Some(mut file) = file else {
-        return Ok(Made::Nothing { lost });
+        return Ok(Made::Nothing);
     };
     let gzip = Bytes::from(std::mem::take(&mut file.gzip));
     encoding.budget.settle(&mut room, gzip.len() as u64);

@@ -1,12 +1,13 @@
 //! Whether an object that is read from a store holds certain bytes, whatever compressor packed them, or none: a proxy may have
-//! inflated it. Nothing of it is kept, so that it may come in any size.
+//! inflated it. What it holds when it is another log file is told as well, as a digest must tell of it. Nothing of it is kept, and
+//! no more of it read than what is looked for may have, so that it may come in any size.
 
 use std::io::{self, Write};
 
 use aws_lc_rs::digest;
 use flate2::write::MultiGzDecoder;
 
-use crate::logfile::LogFile;
+use crate::logfile::{EventTimes, LogFile};
 
 /// What an object must hold, uncompressed.
 #[derive(Debug, Clone, Copy)]
@@ -24,37 +25,70 @@ impl From<&LogFile> for Content {
     }
 }
 
+/// An object that holds a log file, to its end: at least one record, and the time of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Of the uncompressed bytes.
+    pub sha256: [u8; 32],
+    /// Uncompressed.
+    pub bytes: u64,
+    /// As the store sent it.
+    pub object_bytes: u64,
+    pub records: u64,
+    /// Seconds since 1970.
+    pub oldest_event_time: i64,
+    pub newest_event_time: i64,
+}
+
+/// What all that was read is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Same,
+    /// With what it holds, if it is a log file.
+    Other(Option<Held>),
+}
+
 pub(super) struct Comparison {
-    content: Content,
-    /// As it came, and inflated; each until it cannot be the content any more.
-    raw: Option<Fingerprint>,
-    inflated: Option<MultiGzDecoder<Fingerprint>>,
+    /// Nothing when any log file is looked for.
+    sha256: Option<[u8; 32]>,
+    largest: u64,
+    /// As it came, and inflated; each until it has more bytes than what is looked for.
+    raw: Option<Reading>,
+    inflated: Option<MultiGzDecoder<Reading>>,
     received: u64,
 }
 
 impl Comparison {
     pub fn with(content: Content) -> Self {
-        let fingerprint = || Fingerprint {
-            context: digest::Context::new(&digest::SHA256),
-            left: content.bytes,
-        };
         Self {
-            content,
-            raw: Some(fingerprint()),
-            inflated: Some(MultiGzDecoder::new(fingerprint())),
+            sha256: Some(content.sha256),
+            ..Self::with_any(content.bytes)
+        }
+    }
+
+    /// With no content: what a log file of at most so many bytes, uncompressed, holds.
+    pub fn with_any(most_bytes: u64) -> Self {
+        Self {
+            sha256: None,
+            // Gzip adds a little to what it cannot compress.
+            largest: most_bytes
+                .saturating_add(most_bytes / 1000)
+                .saturating_add(4096),
+            raw: Some(Reading::of(most_bytes)),
+            inflated: Some(MultiGzDecoder::new(Reading::of(most_bytes))),
             received: 0,
         }
     }
 
-    /// No object of the same content is larger: gzip adds a little to what it cannot compress.
+    /// No object of what is looked for is larger.
     pub fn largest(&self) -> u64 {
-        self.content.bytes + self.content.bytes / 1000 + 4096
+        self.largest
     }
 
     /// Takes the next bytes. False when no more are needed: it is something else.
     pub fn take(&mut self, bytes: &[u8]) -> bool {
         self.received += bytes.len() as u64;
-        if self.received > self.largest() {
+        if self.received > self.largest {
             (self.raw, self.inflated) = (None, None);
         }
         self.raw = self
@@ -68,29 +102,71 @@ impl Comparison {
         self.raw.is_some() || self.inflated.is_some()
     }
 
-    /// Whether all that was taken is the content.
-    pub fn finish(self) -> bool {
+    /// What all that was taken is.
+    pub fn finish(self) -> Verdict {
         let inflated = self.inflated.and_then(|inflated| inflated.finish().ok());
-        [self.raw, inflated]
-            .into_iter()
-            .flatten()
-            .any(|fingerprint| fingerprint.context.finish().as_ref() == self.content.sha256)
+        let mut held = None;
+        for reading in [inflated, self.raw].into_iter().flatten() {
+            let (sha256, of_log_file) = reading.finish(self.received);
+            if self.sha256 == Some(sha256) {
+                return Verdict::Same;
+            }
+            held = held.or(of_log_file);
+        }
+        Verdict::Other(held)
     }
 }
 
-/// A hash that refuses to take more than the content has.
-struct Fingerprint {
-    context: digest::Context,
-    left: u64,
+/// Hashes what passes and reads the times of its events; refuses more bytes than it may have.
+struct Reading {
+    hash: digest::Context,
+    events: EventTimes,
+    bytes: u64,
+    most_bytes: u64,
 }
 
-impl Write for Fingerprint {
+impl Reading {
+    fn of(most_bytes: u64) -> Self {
+        Self {
+            hash: digest::Context::new(&digest::SHA256),
+            events: EventTimes::default(),
+            bytes: 0,
+            most_bytes,
+        }
+    }
+
+    /// The hash, and what it says of a log file in an object of so many bytes.
+    fn finish(self, object_bytes: u64) -> ([u8; 32], Option<Held>) {
+        let Self {
+            hash,
+            events,
+            bytes,
+            most_bytes: _,
+        } = self;
+        let mut sha256 = [0; 32];
+        sha256.copy_from_slice(hash.finish().as_ref());
+        let (records, is_whole) = (events.records(), events.is_whole());
+        let times = events.finish().filter(|_| is_whole);
+        let held = times.map(|(newest_event_time, oldest_event_time)| Held {
+            sha256,
+            bytes,
+            object_bytes,
+            records,
+            oldest_event_time,
+            newest_event_time,
+        });
+        (sha256, held)
+    }
+}
+
+impl Write for Reading {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.left = self
-            .left
-            .checked_sub(bytes.len() as u64)
+        let sum = self.bytes.checked_add(bytes.len() as u64);
+        self.bytes = sum
+            .filter(|sum| *sum <= self.most_bytes)
             .ok_or(io::ErrorKind::FileTooLarge)?;
-        self.context.update(bytes);
+        self.hash.update(bytes);
+        self.events.take(bytes);
         Ok(bytes.len())
     }
 
@@ -109,7 +185,7 @@ mod tests {
         for piece in stored.chunks(100) {
             comparison.take(piece);
         }
-        comparison.finish()
+        comparison.finish() == Verdict::Same
     }
 
     fn file(level: u8) -> LogFile {
@@ -152,6 +228,58 @@ mod tests {
         let zeroes = [0; 1024];
         let taken = (0..u64::MAX).find(|_| !comparison.take(&zeroes)).unwrap();
         assert!(taken * 1024 <= comparison.largest());
-        assert!(!comparison.finish());
+        assert_eq!(comparison.finish(), Verdict::Other(None));
+    }
+
+    #[test]
+    fn another_log_file_is_told_as_a_digest_must_tell_of_it() {
+        let event = |second| format!(r#"{{"eventTime":"2026-05-01T00:12:{second}Z"}}"#);
+        let mut builder = Builder::with_capacity(0);
+        for second in [34, 38, 36] {
+            builder.push(event(second).as_bytes(), 1_777_594_320 + second);
+        }
+        let file = builder.finish(&Compressors::new(6).unwrap());
+        let mut inflated = Vec::new();
+        io::Read::read_to_end(
+            &mut flate2::bufread::GzDecoder::new(&*file.gzip),
+            &mut inflated,
+        )
+        .unwrap();
+        let held = |object: &[u8], mut comparison: Comparison| {
+            object.chunks(7).for_each(|piece| {
+                comparison.take(piece);
+            });
+            match comparison.finish() {
+                Verdict::Same => panic!("it is another one"),
+                Verdict::Other(held) => held,
+            }
+        };
+        let most = file.uncompressed_bytes;
+        let something = Content {
+            sha256: [7; 32],
+            bytes: most,
+        };
+        for object in [&file.gzip, &inflated] {
+            let expected = Some(Held {
+                sha256: file.sha256,
+                bytes: most,
+                object_bytes: object.len() as u64,
+                records: 3,
+                oldest_event_time: 1_777_594_354,
+                newest_event_time: 1_777_594_358,
+            });
+            assert_eq!(held(object, Comparison::with_any(most)), expected);
+            assert_eq!(held(object, Comparison::with(something)), expected);
+            assert_eq!(
+                held(object, Comparison::with_any(most - 1)),
+                None,
+                "longer than that"
+            );
+            let cut = &object[..object.len() - 1];
+            assert_eq!(held(cut, Comparison::with_any(most)), None, "cut short");
+        }
+        for no_log_file in ["{}", r#"{"Records":[]}"#, r#"{"Records":[{}]}"#, ""] {
+            assert_eq!(held(no_log_file.as_bytes(), Comparison::with_any(99)), None);
+        }
     }
 }

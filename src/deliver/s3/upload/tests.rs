@@ -1,5 +1,7 @@
 //! Uploads to a store whose every answer a test chooses, on the wire.
 
+mod damaged;
+
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::io::Read;
@@ -157,14 +159,25 @@ fn open(directory: &str) -> Wal {
 const EVENTS: usize = 200;
 
 fn json(n: usize) -> String {
-    format!(r#"{{"eventID":"{n}","padding":"{}"}}"#, "x".repeat(n))
+    let second = n % 60;
+    let padding = "x".repeat(n);
+    format!(
+        r#"{{"eventID":"{n}","eventTime":"2026-05-01T00:12:{second:02}Z","padding":"{padding}"}}"#
+    )
 }
 
 /// The file of one stream's events, compressed at another level than the uploader's.
 fn recompressed() -> Vec<u8> {
+    file_of(0..EVENTS).gzip
+}
+
+/// The file of some of its events.
+fn file_of(events: impl IntoIterator<Item = usize>) -> LogFile {
     let mut builder = Builder::with_capacity(0);
-    (0..EVENTS).for_each(|n| builder.push(json(n).as_bytes(), 0));
-    builder.finish(&Compressors::new(1).unwrap()).gzip
+    for n in events {
+        builder.push(json(n).as_bytes(), 1_777_594_320 + n as i64 % 60);
+    }
+    builder.finish(&Compressors::new(1).unwrap())
 }
 
 fn inflated() -> Vec<u8> {
@@ -178,14 +191,23 @@ fn inflated() -> Vec<u8> {
 
 /// A journal with `EVENTS` events in each of these regions.
 async fn journal(regions: &[&str]) -> Wal {
+    journal_without(0, regions).await
+}
+
+/// The same, at the same positions, but nothing to be read where the first `lost` events of each region were.
+async fn journal_without(lost: usize, regions: &[&str]) -> Wal {
     let journal = open("journal");
     let mut batch = Batch::new();
     for region in regions {
         for n in 0..EVENTS {
             let meta: Meta = event("111122223333", region);
             batch.push_with(|out| {
+                let start = out.len();
                 meta.encode(out);
                 out.extend_from_slice(json(n).as_bytes());
+                if n < lost {
+                    out[start..].fill(0xff);
+                }
             });
         }
     }
@@ -489,7 +511,7 @@ async fn a_leg_whose_destination_hangs_leaves_room_for_the_others() {
         let journal = journal(&["us-east-1"]).await;
         let batch = sealed(&journal);
         // Enough to make one file, and a little more.
-        let encoding = Encoding::new(Compressors::new(6).unwrap(), 40 << 10);
+        let encoding = Encoding::new(Compressors::new(6).unwrap(), 48 << 10);
         let encoding = Arc::new(encoding);
         // Connections wait in its backlog for ever.
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,8 +1,8 @@
-//! The times of the events in a log file, while its bytes pass in pieces.
+//! The times of the events in a log file, and how many there are, while its bytes pass in pieces.
 //!
 //! One pass that knows strings from structure and how deep it is, and no more: `Records[*].eventTime` is all it looks for. What is
 //! no JSON it does not notice. The hash says whether the file is the one that was signed; this says whether its digest told the
-//! truth of it.
+//! truth of it, and what a digest has to say of a file that was read back instead of made.
 
 use memchr::memchr2;
 
@@ -20,6 +20,7 @@ const RECORD: usize = 3;
 #[derive(Debug, Default)]
 pub struct EventTimes {
     times: Option<(i64, i64)>,
+    records: u64,
     depth: usize,
     /// Whether what is open at these depths is what it should be.
     in_file: bool,
@@ -52,6 +53,16 @@ impl EventTimes {
         }
     }
 
+    /// The objects in `Records` so far.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Whether all that was opened is closed.
+    pub fn is_whole(&self) -> bool {
+        self.depth == 0 && self.string.is_none()
+    }
+
     /// The newest and the oldest event time, seconds since 1970; nothing when there is none.
     pub fn finish(self) -> Option<(i64, i64)> {
         self.times
@@ -65,7 +76,10 @@ impl EventTimes {
                 match self.depth {
                     FILE => self.in_file = is_object,
                     RECORDS => self.in_records = self.in_file && self.is_wanted && !is_object,
-                    RECORD => self.in_record = self.in_records && is_object,
+                    RECORD => {
+                        self.in_record = self.in_records && is_object;
+                        self.records += u64::from(self.in_record);
+                    }
                     _ => {}
                 }
                 self.awaits_name = true;
@@ -166,10 +180,14 @@ mod tests {
 
     use super::*;
 
-    fn times(json: &[u8], piece: usize) -> Option<(i64, i64)> {
+    fn read(json: &[u8], piece: usize) -> EventTimes {
         let mut times = EventTimes::default();
         json.chunks(piece).for_each(|piece| times.take(piece));
-        times.finish()
+        times
+    }
+
+    fn times(json: &[u8], piece: usize) -> Option<(i64, i64)> {
+        read(json, piece).finish()
     }
 
     #[test]
@@ -198,8 +216,16 @@ mod tests {
             text.replace("eventTime", "\\u0065ventTime"),
         ] {
             for piece in [1, 2, 3, 7, 64, 4096] {
-                assert_eq!(times(json.as_bytes(), piece), expected, "{piece}: {json}");
+                let read = read(json.as_bytes(), piece);
+                assert_eq!((read.records(), read.is_whole()), (5, true), "{json}");
+                assert_eq!(read.finish(), expected, "{piece}: {json}");
             }
+        }
+        for end in 1..text.len() {
+            assert!(
+                !read(&text.as_bytes()[..end], 99).is_whole(),
+                "cut at {end}"
+            );
         }
         assert_eq!(times(br#"{"Records":[]}"#, 99), None);
         assert_eq!(
@@ -235,7 +261,10 @@ mod tests {
                 .collect();
             let expected = expected.iter().max().zip(expected.iter().min());
             let expected = expected.map(|(newest, oldest)| (*newest, *oldest));
-            prop_assert_eq!(times(file.to_string().as_bytes(), piece), expected);
+            let objects = file["Records"].as_array().unwrap().iter().filter(|record| record.is_object());
+            let read = read(file.to_string().as_bytes(), piece);
+            prop_assert_eq!((read.records(), read.is_whole()), (objects.count() as u64, true));
+            prop_assert_eq!(read.finish(), expected);
         }
 
         #[test]
