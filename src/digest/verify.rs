@@ -95,6 +95,12 @@ pub enum Fault {
     Restarted { from: i64, until: i64 },
     #[error("the newest digest file ends at {newest}, there should be one up to {due}", newest = or_never(*.newest), due = moment::text(*.due))]
     Stale { newest: Option<i64>, due: i64 },
+    /// Of an account and region. Whether a trail without validation wrote them, or a chain is gone, nobody can tell.
+    #[error("{0} log files, and no digest file")]
+    NoDigests(u64),
+    /// Of an account and region: those that are not told one by one, so that no number of objects fills the memory.
+    #[error("{0} more log files are in no digest file, or came late and were not looked for in later ones")]
+    MoreInNoDigest(u64),
 
     // Of a log file.
     #[error("hash value doesn't match")]
@@ -128,6 +134,8 @@ impl Fault {
             Self::Unlinked => "Unlinked",
             Self::Restarted { .. } => "Restarted",
             Self::Stale { .. } => "Stale",
+            Self::NoDigests(_) => "NoDigests",
+            Self::MoreInNoDigest(_) => "MoreInNoDigest",
             Self::Hash => "HashMismatch",
             Self::InTwoDigests(_) => "InTwoDigests",
             Self::EventTimes => "EventTimes",

@@ -223,8 +223,8 @@ fn the_vectors_have_no_findings() {
     };
     let present = valid.iter().map(|it| it.digest.location.clone()).collect();
     assert_eq!(chain(&scope, &present, &valid), []);
-    let coverage = Coverage::of(&valid, HOUR);
-    assert_eq!(coverage.span(), Some((FIRST - HOUR, FIRST + 3 * HOUR)));
+    let coverage = Coverage::of(&valid, HOUR, i64::MAX);
+    assert_eq!(coverage.span(), Some((FIRST, FIRST + 3 * HOUR)));
     for file in files {
         assert_eq!(coverage.standing(&file.location, None), Standing::Named);
     }
@@ -650,7 +650,7 @@ fn a_log_file_that_no_digest_names_is_found() {
     let keys: Keyring = world.keys.iter().cloned().collect();
     let valid = [digest(world.found(1), &keys).unwrap()];
     let (named, other) = (world.log_place(1), world.log_place(7));
-    let coverage = Coverage::of(&valid, HOUR);
+    let coverage = Coverage::of(&valid, HOUR, i64::MAX);
     assert_eq!(coverage.standing(&named, Some(FIRST)), Standing::Named);
     assert_eq!(coverage.standing(&other, Some(FIRST)), Standing::Unnamed);
     let finding = Coverage::finding(other).to_string();

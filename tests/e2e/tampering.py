@@ -18,13 +18,15 @@ from digests import FIELDS, signed
 
 
 class Scene:
-    """A copy of a bucket in a store of its own, under the bucket's name: digests say where they belong."""
+    """A copy of a bucket in a store of its own, under the bucket's name: digests say where they belong. `source` is the account and
+    region of the chain that is tampered with."""
 
-    def __init__(self, s3, bucket, objects, insider, forger):
+    def __init__(self, s3, bucket, objects, source, insider, forger):
         self.s3, self.bucket, self.objects, self.insider, self.forger = s3, bucket, objects, insider, forger
         found = digests.parse(bucket, objects)
-        [source] = found.sources()
         self.chain = found.of(source)
+        [other] = set(found.sources()) - {source}
+        self.other_chain = found.of(other)
         full = [index for index, digest in enumerate(self.chain) if digest.value["logFiles"]]
         #: A digest with log files and neighbours, and a later one with log files.
         self.middle = next(index for index in full if 0 < index < len(self.chain) - 1)
@@ -191,7 +193,8 @@ TABLE = [
     Tampering("newest digest deleted, an hour later", lambda s: s.delete(s.chain[-1].key), None, "the newest digest file ends at"),
     Tampering("newest three digests deleted", lambda s: s.delete(*(d.key for d in s.chain[-3:])), None, "the newest digest file ends at"),
     Tampering("oldest digests deleted", lambda s: s.delete(*(d.key for d in s.chain[: s.middle])), "not found", "not found"),
-    Tampering("all digests deleted", lambda s: s.delete(*(d.key for d in s.chain)), None, "No digests found"),
+    Tampering("all digests of another region deleted", lambda s: s.delete(*(d.key for d in s.other_chain)), None, "log files, and no digest file"),
+    Tampering("all digests deleted", lambda s: s.delete(*(d.key for d in s.chain + s.other_chain)), None, "No digests found"),
     # By someone who has the key.
     Tampering(
         "hash of the previous digest changed, signed with the right key",

@@ -8,7 +8,7 @@ import logfiles
 from crashing import SMALL, kill_under_load, outcome
 from digests import HOME, ORGANIZATION_TRAIL, OWN_TRAIL, all_digested, beginning, digesting, keys_of
 from harness import BUCKET, TEST_CREDENTIALS, delivering_to, ensure_bucket, s3_client, wait_until
-from judges import accepted_by_all, judge_all
+from judges import accepted_by_all, judge_all, verify
 
 OTHER_BUCKET = "later-logs"
 
@@ -78,6 +78,9 @@ def test_switching_validation_off_ends_the_chain_and_on_again_begins_a_new_one(m
     daemon.send(events.make_many(rng, 3))
     daemon.drain()
     time.sleep(2.5)
+    daemon.send(events.make_many(rng, 3))
+    daemon.drain()
+    time.sleep(1.1)  # S3 knows seconds, and these files are of the time that the new chain's first digest covers in name
     ended = digests.read(daemon.s3())
     unproven = ended.undigested()
     assert unproven and len(ended.digests) > len(first.digests), "there is a final digest, and none of what came later"
@@ -92,6 +95,9 @@ def test_switching_validation_off_ends_the_chain_and_on_again_begins_a_new_one(m
     verdict = judge_all(daemon, daemon.store_endpoint, [HOME], beginning(found), of_organization=False)[HOME]
     assert verdict.code == 0 and "No log files were delivered by CloudTrail between" in verdict.err, verdict
     assert verdict.counts("digest")[0] == verdict.counts("digest")[1] >= len(found.digests), verdict
+    # It is the time in between that has no digests, and that is no fault.
+    verified = verify(daemon, daemon.store_endpoint)
+    assert verified.code == 0 and "of times that no digest file covers" in verified.out, verified
 
 
 def change(daemon, config):
@@ -118,3 +124,13 @@ def test_a_chain_goes_on_into_another_bucket_and_with_another_key(make_daemon, r
     assert [digest.bucket for digest in across] == [OTHER_BUCKET]
     assert len({digest.value["digestPublicKeyFingerprint"] for digest in found.digests}) == 2
     accepted_by_all(daemon, daemon.store_endpoint, found, OWN_TRAIL, [BUCKET, OTHER_BUCKET])
+    remove_bucket(daemon.s3(), BUCKET)
+    verified = verify(daemon, daemon.store_endpoint, bucket=OTHER_BUCKET)
+    assert verified.code == 1 and f"s3://{BUCKET}/" in verified.out and "not found" in verified.out, verified
+    assert "could not verify" not in verified.err, verified
+
+
+def remove_bucket(s3, bucket):
+    for item in s3.list_objects_v2(Bucket=bucket)["Contents"]:
+        s3.delete_object(Bucket=bucket, Key=item["Key"])
+    s3.delete_bucket(Bucket=bucket)

@@ -19,32 +19,37 @@ from digests import HOME, OWN_TRAIL, all_digested, digesting
 from judges import validate_logs, verify
 
 HOURS = 6
+ELSEWHERE = (events.HOME_ACCOUNT, "eu-west-1")
 STORES = 3  # copies judged at once
 
 
 @pytest.fixture
 def chain(make_daemon, wall_clock, rng):
-    """A daemon that has written digests for hours, all but the last two of them with log files."""
+    """A daemon that has written digests for hours, all but the last two of them with log files, and those of another region beside them."""
     daemon = make_daemon("origin", config=digesting(OWN_TRAIL, "1h"), env=wall_clock.env).start()
     for hour in range(HOURS):
         if hour < HOURS - 2:
-            daemon.send(events.make_many(rng, 3))
+            daemon.send(events.make_many(rng, 3) + events.make_many(rng, 2, region=ELSEWHERE[1]))
             daemon.drain()
         wall_clock.jump(hours=1)
         wanted = hour + 2  # the starting digest was before them
         wait_until(lambda: len(digests.read(daemon.s3()).of(HOME)) >= wanted, 15, f"digest {wanted}")
     all_digested(daemon.s3(), daemon)
+    found = digests.read(daemon.s3())
+    assert found.sources() == sorted([HOME, ELSEWHERE])
+    last = found.of(HOME)[-1].end
+    wait_until(lambda: digests.read(daemon.s3()).of(ELSEWHERE)[-1].end >= last, 15, "the other region's newest digest")
     return daemon
 
 
 def test_each_way_to_tamper_is_found(chain, make_daemon, wall_clock, report):
     insider = digests.private_key(next(chain.data_dir.glob(f"keys/{events.HOME_REGION}.*.private.der")))
-    forger = rsa.newkeys(1024)[1]
+    forger = rsa.newkeys(2048)[1]
     objects = digests.read_objects(chain.s3())
     scenes = Queue()
     for number in range(STORES):
         store = make_daemon(f"copy-{number}", config={"trails": []}).start()
-        scenes.put((store, Scene(store.s3(), BUCKET, objects, insider, forger)))
+        scenes.put((store, Scene(store.s3(), BUCKET, objects, HOME, insider, forger)))
     store, scene = scenes.queue[0]
     scene.restore()
     since, until = scene.chain[0].start, scene.chain[-1].end

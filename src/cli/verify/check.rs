@@ -16,11 +16,11 @@ use super::Asked;
 use super::content::{self, fault};
 use super::keys::Keys;
 use super::report::{ChainReport, PlaceReport, Tally};
-use super::source::{Listed, Source};
+use super::source::{Listed, NoBucket, Source};
 use super::survey::{Entry, Place};
 use crate::digest::document::SIGNATURE_ALGORITHM;
 use crate::digest::key::FOLDER;
-use crate::digest::verify::coverage::{Coverage, MAX_SLACK, Standing};
+use crate::digest::verify::coverage::{self, Coverage, MAX_SLACK, Standing};
 use crate::digest::verify::{
     self, Fault, Finding, Found, Keyring, Metadata, Scope, Subject, Valid,
 };
@@ -34,7 +34,14 @@ const HOUR: i64 = 3600;
 const SHORTEST_GRACE: i64 = 60;
 
 /// How many of a chain's newest digests tell how long its windows are.
-const TELLING: usize = 24;
+const TELLING: usize = 3;
+
+/// No interval is shorter. Windows of seconds follow upon a clock that was set back, and say nothing of the next.
+const SHORTEST_INTERVAL: i64 = 60;
+
+/// Log files of an account and region that are kept to be told one by one, and as many to be looked for in later digests. Of more than
+/// these there is a number: whoever can put objects into the bucket could put any number there.
+const MOST_KEPT: usize = 10_000;
 
 /// What all checks of a run share.
 #[derive(Clone)]
@@ -59,20 +66,32 @@ struct Progress {
 #[derive(Default)]
 struct FilesThere {
     unnamed: Vec<Location>,
+    /// More of them, or of those that came late.
+    more: u64,
     not_yet: u64,
     /// From times that no digest covers: the trail was not validated then.
     outside: u64,
+}
+
+impl FilesThere {
+    fn add_unnamed(&mut self, location: Location) {
+        if self.unnamed.len() < MOST_KEPT {
+            self.unnamed.push(location);
+        } else {
+            self.more += 1;
+        }
+    }
 }
 
 /// What digests say of one another's signatures, for a copy that has no metadata. A signature proves itself, wherever it comes from.
 type Signatures = HashMap<Location, Signature>;
 
 impl Checker {
-    /// Nothing when there are no digests of what was asked for.
+    /// Nothing when there is nothing of the time asked for.
     pub async fn check(&self, place: &Place) -> anyhow::Result<Option<PlaceReport>> {
         let entries = place.digests(&self.source, &self.asked).await?;
-        if !entries.iter().any(|it| self.is_asked(&it.key.chain)) {
-            return Ok(None);
+        if entries.is_empty() {
+            return self.without_digests(place).await;
         }
         let mut chains = self.read_digests(place, entries).await?;
         let mut reports = Vec::new();
@@ -88,10 +107,12 @@ impl Checker {
                 findings.append(&mut progress.findings);
             }
         }
-        let valid: Vec<&Valid> = chains.values().flat_map(|it| &it.valid).collect();
-        let files = self.files_there(place, &valid).await?;
-        let unnamed = files.unnamed.len() as u64;
+        let files = self.files_there(place, &chains).await?;
+        let unnamed = files.unnamed.len() as u64 + files.more;
         findings.extend(files.unnamed.into_iter().map(Coverage::finding));
+        if files.more > 0 {
+            findings.push(of_all(place, Fault::MoreInNoDigest(files.more)));
+        }
         findings.sort_by(|one, other| one.location.key.cmp(&other.location.key));
         Ok(Some(PlaceReport {
             chains: reports,
@@ -102,20 +123,54 @@ impl Checker {
         }))
     }
 
+    /// What is to be said of log files where no digest is. They may be of a trail that is not validated: nothing vouches for them, all the same.
+    async fn without_digests(&self, place: &Place) -> anyhow::Result<Option<PlaceReport>> {
+        let start = self.asked.start.unwrap_or(i64::MIN);
+        let end = self.until();
+        // Nobody knows how long the windows of a first digest are that is not there yet.
+        let due = due(end, HOUR);
+        let (mut old, mut not_yet) = (0, 0);
+        for folder in place.log_folders() {
+            let take = |page: Vec<Listed>| {
+                for Listed { key, last_modified } in page {
+                    match last_modified {
+                        _ if key.ends_with('/') => {}
+                        Some(at) if at < start || at > end => {}
+                        Some(at) if at >= due => not_yet += u64::from(self.asked.end.is_none()),
+                        _ => old += 1,
+                    }
+                }
+                ControlFlow::Continue(())
+            };
+            let source = &self.source;
+            source.list(&place.bucket, &folder, "", take).await?;
+        }
+        if (old, not_yet) == (0, 0) {
+            return Ok(None);
+        }
+        let finding = (old > 0).then(|| of_all(place, Fault::NoDigests(old)));
+        Ok(Some(PlaceReport {
+            findings: finding.into_iter().collect(),
+            not_yet_covered: not_yet,
+            ..PlaceReport::default()
+        }))
+    }
+
+    /// To where the time goes that is asked for, seconds since 1970.
+    fn until(&self) -> i64 {
+        self.asked.end.unwrap_or(i64::MAX).min(self.asked.now)
+    }
+
     fn is_asked(&self, chain: &Chain) -> bool {
         let trail = self.asked.trail.as_ref();
         trail.is_none_or(|trail| *trail == chain.trail)
     }
 
     fn scope(&self, place: &Place, valid: &[Valid]) -> Scope {
-        let until = self.asked.end.unwrap_or(i64::MAX).min(self.asked.now);
         Scope {
-            folder: Location {
-                bucket: place.bucket.clone(),
-                key: place.folder(FOLDER),
-            },
+            folder: digests_of(place),
             from: self.asked.start.unwrap_or(i64::MIN),
-            due: Some(due(until, usual_window(valid))),
+            due: Some(due(self.until(), usual_window(valid))),
         }
     }
 
@@ -141,7 +196,8 @@ impl Checker {
         Ok(chains)
     }
 
-    /// The digests that are named as previous ones and are none of those tried, or all of their folder when it is another one.
+    /// The digests that are named as previous ones and are none of those tried, or all of their folder when it is another one. A bucket that is
+    /// gone has none of them, which is then found of the one that is named.
     async fn before(
         &self,
         chains: &BTreeMap<Chain, Progress>,
@@ -163,7 +219,10 @@ impl Checker {
             }
             let elsewhere = Place::of(&location.bucket, &key.chain);
             if !listed.contains(&elsewhere) {
-                let all = elsewhere.digests(&self.source, &self.asked).await?;
+                let all = match elsewhere.digests(&self.source, &self.asked).await {
+                    Err(error) if error.is::<NoBucket>() => Vec::new(),
+                    other => other?,
+                };
                 entries.extend(all.into_iter().filter(|it| {
                     chains.contains_key(&identity(&it.key.chain)) && !tried.contains(&it.location)
                 }));
@@ -286,9 +345,13 @@ impl Checker {
     }
 
     /// Looks at the log files that are in the bucket.
-    async fn files_there(&self, place: &Place, valid: &[&Valid]) -> anyhow::Result<FilesThere> {
-        let window = usual_window(valid.iter().copied());
-        let coverage = Coverage::of(valid.iter().copied(), window);
+    async fn files_there(
+        &self,
+        place: &Place,
+        chains: &BTreeMap<Chain, Progress>,
+    ) -> anyhow::Result<FilesThere> {
+        let window = usual_window(chains.values().flat_map(|it| &it.valid));
+        let coverage = coverage(chains, window, self.until());
         let mut files = FilesThere::default();
         let Some((start, end)) = coverage.span() else {
             return Ok(files);
@@ -318,7 +381,8 @@ impl Checker {
                         Standing::Named => {}
                         // It may be in the digest before the first that was asked for.
                         Standing::Unnamed | Standing::Outside if is_before => {}
-                        Standing::Unnamed => files.unnamed.push(location),
+                        Standing::Unnamed => files.add_unnamed(location),
+                        Standing::Late if late.len() >= MOST_KEPT => files.more += 1,
                         Standing::Late => late.extend(last_modified.map(|at| (location, at))),
                         Standing::Outside => files.outside += 1,
                         // After the end that was asked for there is no "yet".
@@ -333,7 +397,7 @@ impl Checker {
                 .await?;
         }
         let (never, not_yet) = self.late(place, late, end, window).await?;
-        files.unnamed.extend(never);
+        never.into_iter().for_each(|it| files.add_unnamed(it));
         files.not_yet += not_yet;
         Ok(files)
     }
@@ -367,7 +431,7 @@ impl Checker {
             newest = ends.max().unwrap_or(newest).max(newest);
             later = it.read_digests(place, entries).await?;
         }
-        let later = Coverage::of(later.values().flat_map(|it| &it.valid), window);
+        let later = coverage(&later, window, self.asked.now);
         let current = due(self.asked.now, window);
         let (mut never, mut not_yet) = (Vec::new(), 0);
         for (location, at) in late {
@@ -421,6 +485,32 @@ fn identity(chain: &Chain) -> Chain {
     }
 }
 
+/// What the digests of these chains cover at a moment.
+fn coverage(chains: &BTreeMap<Chain, Progress>, window: i64, at: i64) -> Coverage<'_> {
+    let reach = |progress: &Progress| {
+        let newest = progress.valid.iter().map(|it| it.digest.end).max()?;
+        Some((newest, due(at, usual_window(&progress.valid))))
+    };
+    let until = coverage::until(chains.values().filter_map(reach));
+    Coverage::of(chains.values().flat_map(|it| &it.valid), window, until)
+}
+
+/// All digests of an account and region.
+fn digests_of(place: &Place) -> Location {
+    Location {
+        bucket: place.bucket.clone(),
+        key: place.folder(FOLDER),
+    }
+}
+
+fn of_all(place: &Place, fault: Fault) -> Finding {
+    Finding {
+        subject: Subject::Chain,
+        location: digests_of(place),
+        fault,
+    }
+}
+
 /// For a digest without metadata, what its successor says; a backfill digest has more metadata than that.
 fn said(entry: &Entry, signatures: &Signatures) -> Option<Metadata> {
     let signature = signatures.get(&entry.location)?;
@@ -436,21 +526,23 @@ fn due(at: i64, window: i64) -> i64 {
     at.saturating_sub(window + window.clamp(SHORTEST_GRACE, HOUR))
 }
 
-/// The usual length of the windows of these digests, in seconds: the middle one of the newest, since the last of a chain may be short.
+/// The usual length of the windows of these digests, in seconds: the longest of the newest, since the last of a chain may be short, and
+/// since an interval that was made longer is so at once.
 fn usual_window<'a>(valid: impl IntoIterator<Item = &'a Valid>) -> i64 {
     let standard = valid.into_iter().filter(|it| it.kind == Kind::Standard);
     let mut windows: Vec<(i64, i64)> = standard
         .map(|it| (it.digest.end, it.digest.end.saturating_sub(it.digest.start)))
         .collect();
-    windows.sort_unstable();
-    let newest = windows.len().saturating_sub(TELLING);
-    let mut lengths: Vec<i64> = windows[newest..]
+    if windows
         .iter()
-        .map(|(_, length)| *length)
-        .collect();
-    lengths.sort_unstable();
-    let middle = lengths.get(lengths.len() / 2);
-    middle.map_or(HOUR, |length| (*length).clamp(1, HOUR))
+        .any(|(_, length)| *length >= SHORTEST_INTERVAL)
+    {
+        windows.retain(|(_, length)| *length >= SHORTEST_INTERVAL);
+    }
+    windows.sort_unstable();
+    let newest = windows.iter().rev().take(TELLING);
+    let longest = newest.map(|(_, length)| *length).max();
+    longest.map_or(HOUR, |length| length.clamp(1, HOUR))
 }
 
 fn chain_report(place: &Place, chain: &Chain, progress: &Progress) -> ChainReport {

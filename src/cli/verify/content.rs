@@ -18,6 +18,9 @@ const MAX_DIGEST_BYTES: u64 = 32 << 20;
 /// Log files hold 50 MB (CloudTrail user guide), and no event is that large.
 const MAX_LOG_BYTES: u64 = 1 << 30;
 
+/// The same as they are stored. What JSON becomes in gzip is far smaller.
+const MAX_STORED_LOG_BYTES: u64 = 128 << 20;
+
 /// How often a body that breaks off is read, from its beginning. The SDK repeats requests, not what comes after their headers.
 const ATTEMPTS: usize = 3;
 
@@ -34,21 +37,25 @@ pub type DigestBytes = (Vec<u8>, Option<Metadata>);
 /// Reads a digest's object.
 pub async fn digest(source: &Source, location: &Location) -> anyhow::Result<Read<DigestBytes>> {
     let keep = || Limited::new(Vec::new(), MAX_DIGEST_BYTES);
-    Ok(match inflate(source, location, keep).await? {
-        Read::Missing => Read::Missing,
-        Read::Unreadable(why) => Read::Unreadable(why),
-        Read::Whole((json, metadata)) => Read::Whole((json.inner, metadata)),
-    })
+    Ok(
+        match inflate(source, location, MAX_DIGEST_BYTES, keep).await? {
+            Read::Missing => Read::Missing,
+            Read::Unreadable(why) => Read::Unreadable(why),
+            Read::Whole((json, metadata)) => Read::Whole((json.inner, metadata)),
+        },
+    )
 }
 
 /// Reads a log file, and looks at the times of its events.
 pub async fn log(source: &Source, location: &Location) -> anyhow::Result<LogState> {
     let look = || Limited::new(Look::default(), MAX_LOG_BYTES);
-    Ok(match inflate(source, location, look).await? {
-        Read::Missing => LogState::Missing,
-        Read::Unreadable(why) => LogState::Unreadable(why),
-        Read::Whole((look, _)) => look.inner.state(),
-    })
+    Ok(
+        match inflate(source, location, MAX_STORED_LOG_BYTES, look).await? {
+            Read::Missing => LogState::Missing,
+            Read::Unreadable(why) => LogState::Unreadable(why),
+            Read::Whole((look, _)) => look.inner.state(),
+        },
+    )
 }
 
 /// Why bytes of a digest do not even get to be judged.
@@ -63,6 +70,7 @@ pub fn fault<T>(read: Read<T>) -> Result<T, Fault> {
 async fn inflate<W: Write + Send>(
     source: &Source,
     location: &Location,
+    most_stored: u64,
     sink: impl Fn() -> W,
 ) -> anyhow::Result<Read<(W, Option<Metadata>)>> {
     let mut attempt = 1;
@@ -70,7 +78,7 @@ async fn inflate<W: Write + Send>(
         let Some(object) = source.get(location).await? else {
             return Ok(Read::Missing);
         };
-        match inflate_once(object, sink()).await {
+        match inflate_once(object, most_stored, sink()).await {
             Err(_) if attempt < ATTEMPTS => attempt += 1,
             other => return other.with_context(|| format!("cannot read all of {location}")),
         }
@@ -79,12 +87,19 @@ async fn inflate<W: Write + Send>(
 
 async fn inflate_once<W: Write>(
     object: Object,
+    most_stored: u64,
     sink: W,
 ) -> anyhow::Result<Read<(W, Option<Metadata>)>> {
     let Object { metadata, mut body } = object;
     // All members are one content, as everybody reads gzip but the AWS CLI: it knows of one member, older versions of the first alone.
     let mut decoder = MultiGzDecoder::new(sink);
+    // Members may be empty, and then bytes come without end and none leave.
+    let mut left = most_stored;
     while let Some(piece) = body.next().await? {
+        let Some(rest) = left.checked_sub(piece.len() as u64) else {
+            return Ok(Read::Unreadable(format!("more than {most_stored} bytes")));
+        };
+        left = rest;
         if let Err(error) = write(&mut decoder, &piece) {
             return Ok(Read::Unreadable(error.to_string()));
         }
@@ -213,6 +228,23 @@ mod tests {
                 matches!(read, LogState::Unreadable(_)),
                 "{broken:?}: {read:?}"
             );
+        }
+    }
+
+    #[tokio::test]
+    async fn what_comes_without_end_is_given_up_although_nothing_comes_of_it() {
+        let empty = gzip(b"");
+        let members = empty.repeat(MAX_DIGEST_BYTES as usize / empty.len() + 1);
+        let location = Location {
+            bucket: "b".into(),
+            key: "k".into(),
+        };
+        let mut memory = Memory::default();
+        memory.put(&location, members, None, 0);
+        let read = digest(&Source::Memory(Arc::new(memory)), &location).await;
+        match read.unwrap() {
+            Read::Unreadable(why) => assert_eq!(why, "more than 33554432 bytes"),
+            _ => panic!("it was read"),
         }
     }
 

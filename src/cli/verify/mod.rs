@@ -8,11 +8,19 @@
 //! - No window may be missing or covered twice, and each digest must have the hash and the signature that the next one says.
 //! - Every log file in the folders must be in a digest ([`verify::coverage`](crate::digest::verify::coverage)). This is a matter of the folder: all trails that write to it
 //!   are looked at, also with `--trail`.
+//! - An account and region with log files must have digests. A trail that never was validated looks like one whose chain is gone:
+//!   `--account` and `--region` leave out where that is so.
 //! - Events must be of the times that the digest says.
 //!
-//! What nobody can see in a bucket: a chain of which nothing at all is left, unless its trail, account and region are named, when finding nothing is an
-//! error; and the last digests before a pause of validation, which nothing names. The log files of such a time are counted, as "of times
-//! that no digest file covers".
+//! What nobody can see in a bucket: a chain of which nothing at all is left, no log file either, unless its account and region are
+//! named, when finding nothing is an error; the chain of one of several trails in a folder, but by the log files that nothing names then; and the
+//! last digests before a pause of validation, which nothing names. The log files of such a time, and of the time before a chain, are counted, as "of times that no digest file
+//! covers".
+//!
+//! A chain is followed into the bucket and prefix that it was in before, and the log files that its digests name are read there. Log files in no digest are looked for
+//! where `--bucket` and `--prefix` say, and nowhere else. To look for those of the former place name it, with an `--end` at which the
+//! trail still wrote to it: later, its chain looks as if it had been cut off. A former bucket that is gone is told as the digest that is
+//! missing in it.
 //!
 //! A file that was delivered but not entered in a digest at once, because the daemon was killed between the two, is "in no digest file" until the
 //! next digest is written.
@@ -93,10 +101,10 @@ pub struct Arguments {
     /// Of an organization trail (o-…); without it those found in the bucket
     #[arg(long, value_name = "ID")]
     organization: Option<String>,
-    /// Only this account; without it all that have digests
+    /// Only this account; without it all that have digests or log files
     #[arg(long)]
     account: Option<AccountId>,
-    /// Only the events of this region; without it all that have digests
+    /// Only the events of this region; without it all that have digests or log files
     #[arg(long)]
     region: Option<Region>,
     /// Only this trail; log files in no digest are looked for in the whole folder all the same

@@ -17,6 +17,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, anyhow, bail};
 use aws_config::{Region, SdkConfig};
+use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::operation::get_object::GetObjectError;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
@@ -40,6 +41,11 @@ pub enum Source {
     #[cfg(test)]
     Memory(Arc<super::tests::Memory>),
 }
+
+/// Why nothing is read in a bucket: there is none of that name.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no bucket {0}")]
+pub struct NoBucket(pub String);
 
 /// An object of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,18 +86,22 @@ impl Body {
 }
 
 impl Source {
-    /// The object, or nothing when there is none.
+    /// The object, or nothing when there is none, or not even its bucket.
     pub async fn get(&self, location: &Location) -> anyhow::Result<Option<Object>> {
-        match self {
+        let found = match self {
             Self::S3(s3) => s3.get(location).await,
             Self::Copy(copy) => copy.get(location).await,
             #[cfg(test)]
             Self::Memory(memory) => memory.get(location),
+        };
+        if matches!(&found, Err(error) if error.is::<NoBucket>()) {
+            return Ok(None);
         }
-        .with_context(|| format!("cannot read {location}"))
+        found.with_context(|| format!("cannot read {location}"))
     }
 
-    /// Hands out the objects below `prefix` in the order of their keys, from `from` on, in pages, until `take` breaks.
+    /// Hands out the objects below `prefix` in the order of their keys, from `from` on, in pages, until `take` breaks. Fails with
+    /// [`NoBucket`] when there is no such bucket.
     pub async fn list(
         &self,
         bucket: &str,
@@ -168,6 +178,9 @@ impl S3 {
                     .is_some_and(|it| it.status().as_u16() == 403) =>
             {
                 None
+            }
+            Err(error) if error.code() == Some("NoSuchBucket") => {
+                return Err(NoBucket(bucket.to_owned()).into());
             }
             Err(error) => {
                 let error = anyhow!(error.into_service_error());

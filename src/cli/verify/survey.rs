@@ -1,5 +1,8 @@
-//! Where in a bucket digests are: its accounts and regions, found by listing when nobody names them.
+//! Where in a bucket digests should be: its accounts and regions, found by listing when nobody names them.
+//!
+//! The folders of log files tell as well as those of digests: of a chain that is gone, they are what is left.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use super::Asked;
@@ -13,6 +16,8 @@ use crate::logfile::key::above_account;
 pub const LONGEST_WINDOW: i64 = 3600;
 
 const DAY: i64 = 86_400;
+
+const LOG_FOLDERS: [Folder; 3] = [Folder::CloudTrail, Folder::Insight, Folder::NetworkActivity];
 
 /// The digests and log files of an account in a region, those of all trails with the same prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,8 +54,16 @@ pub async fn places(source: &Source, asked: &Asked) -> anyhow::Result<Vec<Place>
             let regions: Vec<Region> = match asked.region {
                 Some(region) => vec![region],
                 None => {
-                    let digests = format!("{above}{account}/{FOLDER}/");
-                    parsed(source.folders(bucket, &digests).await?)
+                    let mut names = BTreeSet::new();
+                    for folder in LOG_FOLDERS
+                        .map(|it| it.as_str())
+                        .into_iter()
+                        .chain([FOLDER])
+                    {
+                        let folder = format!("{above}{account}/{folder}/");
+                        names.extend(source.folders(bucket, &folder).await?);
+                    }
+                    parsed(names)
                 }
             };
             places.extend(regions.into_iter().map(|region| Place {
@@ -88,8 +101,7 @@ impl Place {
     }
 
     pub fn log_folders(&self) -> [String; 3] {
-        [Folder::CloudTrail, Folder::Insight, Folder::NetworkActivity]
-            .map(|it| self.folder(it.as_str()))
+        LOG_FOLDERS.map(|it| self.folder(it.as_str()))
     }
 
     /// The digests of all trails here whose windows end within the time asked for, or up to an hour after it. Of a chain that

@@ -11,7 +11,7 @@ use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use proptest::prelude::*;
 
-use super::source::{Body, Listed, Object, folder};
+use super::source::{Body, Listed, NoBucket, Object, folder};
 use super::*;
 use crate::digest::document::SIGNATURE_ALGORITHM;
 use crate::digest::keys::PublicKey;
@@ -34,6 +34,8 @@ pub fn gzip(plain: &[u8]) -> Vec<u8> {
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
     objects: BTreeMap<Location, Stored>,
+    /// A bucket that there is no more.
+    gone: Option<&'static str>,
 }
 
 #[derive(Debug, Clone)]
@@ -59,7 +61,15 @@ impl Memory {
         self.objects.insert(location.clone(), stored);
     }
 
+    fn is_there(&self, bucket: &str) -> anyhow::Result<()> {
+        match self.gone {
+            Some(gone) if gone == bucket => Err(NoBucket(gone.into()).into()),
+            _ => Ok(()),
+        }
+    }
+
     pub fn get(&self, location: &Location) -> anyhow::Result<Option<Object>> {
+        self.is_there(&location.bucket)?;
         Ok(self.objects.get(location).map(|stored| Object {
             metadata: Some(stored.metadata.clone().unwrap_or_default()),
             body: Body::Memory(Some(Bytes::from(stored.bytes.clone()))),
@@ -73,6 +83,7 @@ impl Memory {
         from: &str,
         mut take: impl FnMut(Vec<Listed>) -> ControlFlow<()>,
     ) -> anyhow::Result<()> {
+        self.is_there(bucket)?;
         let of_bucket = self.objects.iter().filter(|(at, _)| at.bucket == bucket);
         let below =
             of_bucket.filter(|(at, _)| at.key.starts_with(prefix) && at.key.as_str() > from);
@@ -89,6 +100,7 @@ impl Memory {
     }
 
     pub fn folders(&self, bucket: &str, prefix: &str) -> anyhow::Result<BTreeSet<String>> {
+        self.is_there(bucket)?;
         let keys = self.objects.keys().filter(|at| at.bucket == bucket);
         Ok(keys.filter_map(|at| folder(prefix, &at.key)).collect())
     }
@@ -221,6 +233,16 @@ impl World {
             newest,
             oldest,
         }
+    }
+
+    /// A digest from one moment to another behind `before`, signed and in the bucket.
+    fn put_window(&mut self, start: i64, end: i64, before: Option<&Digest>) -> Digest {
+        let previous = before.map(|digest| self.as_previous(digest));
+        let mut digest = self.draft(0, Kind::Standard, previous, Vec::new());
+        digest.location.key = self.chain.key(end, Kind::Standard);
+        (digest.start, digest.end) = (start, end);
+        self.put(&digest, pair());
+        digest
     }
 
     fn draft(&self, hour: i64, kind: Kind, previous: Option<Previous>, files: Vec<File>) -> Digest {
@@ -621,6 +643,161 @@ async fn files_newer_than_the_newest_digest_are_not_yet_covered() {
     );
     world.asked.now += 1;
     assert_eq!(world.findings().await, ["chain Stale"]);
+}
+
+#[tokio::test]
+async fn a_chain_of_which_nothing_is_left_is_missed_by_its_log_files() {
+    let mut world = World::new();
+    let other = |key: &str, to: &str| at("audit", key.replace("eu-west-1", to));
+    for (location, stored) in world.memory.objects.clone() {
+        if location.key.contains("/CloudTrail/") {
+            let location = other(&location.key, "eu-west-2");
+            world.memory.objects.insert(location, stored);
+        }
+    }
+    let reports = world.check().await;
+    assert!(reports[0].is_valid() && !reports[1].is_valid());
+    assert_eq!(
+        reports[1].to_string(),
+        "Digest chain\ts3://audit/AWSLogs/111122223333/CloudTrail-Digest/eu-west-2/\t\
+         INVALID: 5 log files, and no digest file\n1 log file not yet covered by a digest file\n\n"
+    );
+    // Also when it is a trail by name that is looked for, or a time.
+    world.asked.trail = Some(world.chain.trail.clone());
+    assert_eq!(world.findings().await, ["chain NoDigests"]);
+    world.asked.end = Some(World::end(HOURS));
+    assert_eq!(world.findings().await, ["chain NoDigests"]);
+
+    // In another kind of folder, and of another account.
+    for (from, to) in [
+        ("/CloudTrail/eu-west-1/", "/CloudTrail-Insight/eu-west-3/"),
+        ("/CloudTrail/eu-west-1/", "/CloudTrail-NetworkActivity/x-1/"),
+        ("AWSLogs/111122223333/", "AWSLogs/444455556666/"),
+    ] {
+        let mut world = World::new();
+        let location = at("audit", world.log_at(1).key.replace(from, to));
+        let before = World::end(1);
+        world.memory.put(&location, gzip(b"{}"), None, before);
+        assert_eq!(world.findings().await, ["chain NoDigests"], "{to}");
+        // Before the time that is asked for, or so new that there cannot be a digest, and folders that consoles make.
+        world.asked.start = Some(before + 1);
+        assert_eq!(world.findings().await, [""; 0], "{to}");
+        world.asked.start = None;
+        world.stored(&location).last_modified = world.asked.now;
+        assert_eq!(world.findings().await, [""; 0], "{to}");
+        let (folder, _) = location.key.rsplit_once('/').unwrap();
+        world.remove(&location);
+        let folder = at("audit", format!("{folder}/"));
+        world.memory.put(&folder, Vec::new(), None, before);
+        assert_eq!(world.findings().await, [""; 0], "{to}");
+    }
+}
+
+#[tokio::test]
+async fn what_came_before_a_chain_began_is_no_matter_of_its_first_digest() {
+    let mut world = World::empty();
+    let first = world.put_window(World::end(0) - HOUR, World::end(0), None);
+    world.digests.insert(0, first);
+    world.grow(1..HOURS);
+    world.deliver(0);
+    let reports = world.check().await;
+    assert_eq!(reports[0].findings, []);
+    assert_eq!(reports[0].never_covered, 1);
+}
+
+#[tokio::test]
+async fn a_file_waits_for_the_digest_of_its_own_trail_when_windows_are_shifted() {
+    let mut world = World::new();
+    world.chain.trail = "other".parse().unwrap();
+    let mut before = None;
+    for hour in 0..HOURS {
+        let end = World::end(hour) - 1800;
+        before = Some(world.put_window(end - HOUR, end, before.as_ref()));
+    }
+    let newest = before.unwrap().end;
+    let file = at("audit", world.log_at(9).key.replace("T0842Z", "T0450Z"));
+    world.memory.put(&file, gzip(b"{}"), None, newest + 500);
+    let reports = world.check().await;
+    assert_eq!(reports[0].findings, []);
+    assert_eq!(reports[0].not_yet_covered, 1);
+    world.stored(&file).last_modified = newest - 500;
+    assert_eq!(world.findings().await, ["x InNoDigest"]);
+}
+
+#[tokio::test]
+async fn the_newest_windows_tell_how_long_the_next_may_take() {
+    // Windows in seconds, and how long after the last the chain is current.
+    for (windows, patience) in [
+        (&[60; 30][..], 120),
+        (&[1, 1, 2], 62),
+        (&[60, 60, 60, 3600], 7200),
+        (&[3600, 1, 1, 1], 7200),
+        (&[3600, 3600, 600], 7200),
+        (&[3600, 600, 600, 600], 1200),
+        (&[9000, 9000], 7200),
+    ] {
+        let mut world = World::empty();
+        let mut before: Option<Digest> = None;
+        for length in windows {
+            let start = before.as_ref().map_or(FIRST, |digest| digest.end);
+            before = Some(world.put_window(start, start + length, before.as_ref()));
+        }
+        world.asked.now = before.unwrap().end + patience;
+        assert_eq!(world.findings().await, [""; 0], "{windows:?}");
+        world.asked.now += 1;
+        assert_eq!(world.findings().await, ["chain Stale"], "{windows:?}");
+    }
+}
+
+#[tokio::test]
+async fn no_number_of_planted_files_is_told_one_by_one() {
+    for of_hour in [1, 9] {
+        let mut world = World::new();
+        for number in 0..=10_000 {
+            let name = world.log_at(1).key.replace("_0000", &format!("_9{number}"));
+            let planted = at("audit", name);
+            // With names of the second hour, of which the late ones are the more to look into.
+            world
+                .memory
+                .put(&planted, Vec::new(), None, World::end(of_hour) - 600);
+        }
+        // Late ones are only told when nothing can come any more.
+        world.asked.end = Some(World::end(2));
+        world.asked.now += 9 * HOUR;
+        let reports = world.check().await;
+        let report = &reports[0];
+        assert!(!report.is_valid());
+        assert_eq!(
+            (report.findings.len(), report.unnamed),
+            (10_001, 10_001),
+            "{of_hour}"
+        );
+        let last = report
+            .findings
+            .iter()
+            .find(|it| it.subject == Subject::Chain);
+        assert_eq!(
+            last.unwrap().fault.to_string(),
+            "1 more log files are in no digest file, or came late and were not looked for in later ones"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_former_bucket_that_is_gone_is_a_finding_of_the_digest_in_it() {
+    let mut world = World::empty();
+    world.bucket = "former";
+    world.grow(0..3);
+    world.bucket = "audit";
+    world.grow(3..HOURS);
+    let gone = world.digests[&2].location.clone();
+    world.memory.gone = Some("former");
+    let reports = world.check().await;
+    let findings = &reports[0].findings;
+    assert_eq!(findings, &[Finding::digest(gone, Fault::NotFound)]);
+    world.memory.gone = Some("audit");
+    let source = Source::Memory(Arc::new(world.memory.clone()));
+    world.check_in(source).await.unwrap_err();
 }
 
 #[tokio::test]

@@ -3,14 +3,25 @@
 //! A log file is in the digest of the window in which it was delivered, of one of the trails that write to its folder: names of log
 //! files do not say of which trail they are. So this is a matter of the folder, not of a chain. A trail that is not validated but writes to
 //! the folder of one that is makes files that nothing vouches for, which is what is reported of them.
+//!
+//! Two exceptions keep it from crying wolf. The digest that a chain begins with is of the interval before, and names nothing of it: it
+//! covers no time. And windows of trails may be shifted: where one of them still has a digest to write, nothing is covered
+//! yet ([`until`]).
 
 use std::collections::HashSet;
 
 use super::{Fault, Finding, Valid};
-use crate::digest::{Location, moment};
+use crate::digest::{Kind, Location, moment};
 
 /// How long an object may be in the bucket before it counts as delivered, at the most: its window may be the next one.
 pub const MAX_SLACK: i64 = 300;
+
+/// Up to where all that was delivered is in a digest, in seconds since 1970: the newest end of the current chain that is furthest behind. Each
+/// chain is its newest end and the moment up to which it must reach to be current; others hold up nothing, they have ended.
+pub fn until(chains: impl IntoIterator<Item = (i64, i64)>) -> i64 {
+    let current = chains.into_iter().filter(|(newest, due)| newest >= due);
+    current.map(|(newest, _)| newest).min().unwrap_or(i64::MAX)
+}
 
 /// What valid digests of all chains of an account and region cover and name.
 #[derive(Debug)]
@@ -36,12 +47,12 @@ pub enum Standing {
 }
 
 impl<'a> Coverage<'a> {
-    /// `interval` is the usual length of a window, in seconds.
-    pub fn of(valid: impl IntoIterator<Item = &'a Valid>, interval: i64) -> Self {
+    /// `interval` is the usual length of a window, in seconds; `until` is what [`until`] says.
+    pub fn of(valid: impl IntoIterator<Item = &'a Valid>, interval: i64, until: i64) -> Self {
         let mut windows = Vec::new();
         let mut named = HashSet::new();
         for it in valid {
-            windows.push((it.digest.start, it.digest.end));
+            windows.push(covered(it, until));
             named.extend(it.digest.files.iter().map(|file| &file.location));
         }
         Self {
@@ -76,17 +87,26 @@ impl<'a> Coverage<'a> {
     }
 
     /// Whether a file that came at `at` should have come before, by its name. One that has no time in its name should not be there at all.
+    /// A name has a minute, of which all must be covered.
     fn is_of_covered_time(&self, key: &str, at: i64) -> bool {
         let Some(minute) = named_minute(key) else {
             return true;
         };
         let mut ended = self.windows.iter().filter(|(_, end)| *end <= at);
-        ended.any(|(start, end)| (*start..end - self.slack).contains(&minute))
+        ended.any(|(start, end)| *start <= minute && minute + 59 < end - self.slack)
     }
 
     pub fn finding(location: Location) -> Finding {
         Finding::log(location, Fault::InNoDigest)
     }
+}
+
+/// The time that a digest covers, up to `until`. Nothing, at its end, for one that begins a chain.
+fn covered(valid: &Valid, until: i64) -> (i64, i64) {
+    let Valid { digest, kind, .. } = valid;
+    let begins = *kind == Kind::Standard && digest.previous.is_none() && digest.files.is_empty();
+    let start = if begins { digest.end } else { digest.start };
+    (start.min(until), digest.end.min(until))
 }
 
 fn merged(mut windows: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
@@ -177,6 +197,30 @@ mod tests {
         }
         assert_eq!(coverage.standing(&place("k"), Some(99_999)), Standing::Late);
         assert_eq!(coverage.standing(&place("k"), None), Standing::Unnamed);
+    }
+
+    #[test]
+    fn what_is_covered_ends_where_the_last_of_the_current_chains_does() {
+        for (chains, expected) in [
+            (&[][..], i64::MAX),
+            (&[(36_000, 30_000)], 36_000),
+            (&[(36_000, 30_000), (37_800, 30_000)], 36_000),
+            // One has ended, or is behind: that is told of the chain itself.
+            (&[(29_999, 30_000), (37_800, 30_000)], 37_800),
+            (&[(29_999, 30_000)], i64::MAX),
+        ] {
+            assert_eq!(until(chains.iter().copied()), expected, "{chains:?}");
+        }
+    }
+
+    #[test]
+    fn a_minute_in_a_name_is_of_covered_time_when_all_of_it_is() {
+        // Validation ended in the middle of a minute, in which files came before and after.
+        let coverage = coverage(&[(0, 3630), (7200, 10_800)], 0);
+        for (stamp, standing) in [("0100", Standing::Outside), ("0059", Standing::Late)] {
+            let file = place(&format!("a_CloudTrail_r_19700101T{stamp}Z_UNIQ.json.gz"));
+            assert_eq!(coverage.standing(&file, Some(3640)), standing, "{stamp}");
+        }
     }
 
     proptest! {
