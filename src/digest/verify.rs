@@ -99,7 +99,9 @@ pub enum Fault {
     #[error("{0} log files, and no digest file")]
     NoDigests(u64),
     /// Of an account and region: those that are not told one by one, so that no number of objects fills the memory.
-    #[error("{0} more log files are in no digest file, or came late and were not looked for in later ones")]
+    #[error(
+        "{0} more log files are in no digest file, or came late and were not looked for in later ones"
+    )]
     MoreInNoDigest(u64),
 
     // Of a log file.
