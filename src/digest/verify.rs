@@ -437,13 +437,31 @@ fn links(
                 until: digest.start,
             });
         }
-        if let Some(before) = before
-            && !named.contains(&before.digest.location)
-        {
-            let location = before.digest.location.clone();
-            findings.push(Finding::digest(location, Fault::Unlinked));
-        }
     }
+    for tail in loose(digests, &named) {
+        let location = tail.digest.location.clone();
+        findings.push(Finding::digest(location, Fault::Unlinked));
+    }
+}
+
+/// Digests that nobody names although they are not the newest of those that hang together. A chain that began anew, which a clock that
+/// was wrong may have put among the digests of another, hangs together by itself.
+fn loose<'a>(digests: &[&'a Valid], named: &HashSet<&Location>) -> Vec<&'a Valid> {
+    let mut first_of: HashMap<&Location, &Location> = HashMap::new();
+    let mut newest: HashMap<&Location, &Location> = HashMap::new();
+    for it in digests {
+        let own = &it.digest.location;
+        let previous = previous_of(it).and_then(|previous| first_of.get(previous));
+        let first = previous.copied().unwrap_or(own);
+        first_of.insert(own, first);
+        newest.insert(first, own);
+    }
+    let newest: HashSet<&Location> = newest.into_values().collect();
+    let is_loose = |it: &&&'a Valid| {
+        let own = &it.digest.location;
+        !named.contains(own) && !newest.contains(own)
+    };
+    digests.iter().filter(is_loose).copied().collect()
 }
 
 fn previous_of(valid: &Valid) -> Option<&Location> {

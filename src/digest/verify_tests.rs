@@ -582,6 +582,20 @@ fn a_chain_that_begins_anew_is_told_but_no_failure() {
 }
 
 #[test]
+fn a_chain_that_a_wrong_clock_led_past_a_new_one_is_no_failure() {
+    let mut world = World::new();
+    let newest = world.previous(4);
+    let mut ahead = world.draft(40, Kind::Standard, Some(newest));
+    ahead.start = FIRST + 4 * HOUR;
+    world.put(&ahead);
+    let begun = world.add(5, Kind::Standard, None);
+    world.add(6, Kind::Standard, Some(begun));
+    let failures = world.findings();
+    let told = |finding: &String| finding.starts_with("No log files were delivered");
+    assert!(failures.iter().all(told), "{failures:?}");
+}
+
+#[test]
 fn a_digest_that_was_slipped_in_is_found() {
     let mut world = World::new();
     let three = world.previous(3);
