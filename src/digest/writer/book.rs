@@ -67,6 +67,9 @@ pub struct State {
     pub place: Place,
     /// End of the newest window, seconds since 1970.
     pub end: i64,
+    /// Where the clock leapt ahead of the windows, if it has not come back: until there the chains have digests that stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leapt_from: Option<i64>,
     /// Log files before it have a digest.
     pub next: Next,
     /// The chains have had their final digests. What was delivered since has none.
@@ -100,14 +103,14 @@ impl State {
     }
 
     /// Logging starts at `now`, with the log files delivered from `next` on. The first window is the one before, so that a chain
-    /// begins with an empty digest at once (CloudTrail's "starting digest"). `former` are the digests that the trail had before it was stopped:
-    /// no time is covered twice.
+    /// begins with an empty digest at once (CloudTrail's "starting digest"). `former` is where the digests end that the trail had before: no time
+    /// is covered twice.
     pub fn starting(
         place: Place,
         now: i64,
         interval: i64,
         next: Next,
-        former: Option<&Self>,
+        former: Option<i64>,
     ) -> Self {
         let earliest = now.saturating_sub(interval);
         let home = Source {
@@ -115,7 +118,8 @@ impl State {
             region: place.home_region,
         };
         Self {
-            end: former.map_or(earliest, |former| former.end.max(earliest)),
+            end: former.map_or(earliest, |former| former.max(earliest)),
+            leapt_from: None,
             place,
             next,
             has_ended: false,
@@ -275,13 +279,14 @@ impl Book {
     pub fn beginning_anew(&self, now: i64) -> Option<State> {
         let State {
             end,
+            leapt_from,
             has_ended,
             place,
             next,
             ..
         } = &self.state;
         let is_lost = !has_ended && windows::is_lost(*end, self.interval, now);
-        is_lost.then(|| State::starting(place.clone(), now, self.interval, *next, None))
+        is_lost.then(|| State::starting(place.clone(), now, self.interval, *next, *leapt_from))
     }
 
     /// This state is durable.
@@ -301,8 +306,11 @@ impl Book {
         let is_in =
             |it: &&Waiting| window.is_last || it.delivered_at < end || it.delivered_at > now;
         let taken: Vec<&Waiting> = self.waiting.iter().take_while(is_in).collect();
+        let is_leap = end.saturating_sub(window.start) > self.interval;
+        let leap = is_leap.then_some(window.start);
         let mut state = State {
             end,
+            leapt_from: self.state.leapt_from.or(leap),
             has_ended: window.is_last,
             next: match self.waiting.get(taken.len()) {
                 Some(first_left) => first_left.at,

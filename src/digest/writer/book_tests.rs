@@ -133,13 +133,19 @@ fn a_trail_that_starts_again_covers_no_time_twice() {
         has_ended: true,
         ..starting(0)
     };
-    let state = State::starting(place(), BEGIN, INTERVAL, Next::default(), Some(&ended));
+    let state = State::starting(place(), BEGIN, INTERVAL, Next::default(), Some(ended.end));
     assert_eq!(state.end, BEGIN - 100);
     let long_ago = State {
         end: BEGIN - 86_400,
         ..ended
     };
-    let state = State::starting(place(), BEGIN, INTERVAL, Next::default(), Some(&long_ago));
+    let state = State::starting(
+        place(),
+        BEGIN,
+        INTERVAL,
+        Next::default(),
+        Some(long_ago.end),
+    );
     assert_eq!(state.end, BEGIN - INTERVAL);
     assert!(
         state
@@ -147,6 +153,21 @@ fn a_trail_that_starts_again_covers_no_time_twice() {
             .values()
             .all(|heads| *heads == Heads::default())
     );
+}
+
+#[test]
+fn a_clock_that_leaps_ahead_and_comes_back_at_once_begins_a_chain_beside_the_old_one() {
+    let mut book = book(starting(BEGIN));
+    let leap = BEGIN + 2000 * INTERVAL;
+    for now in [BEGIN, leap] {
+        while let Some(window) = book.due(now, Duration::ZERO, false) {
+            seal(&mut book, window, now);
+        }
+    }
+    assert_eq!(book.beginning_anew(leap), None);
+    let anew = book.beginning_anew(BEGIN).unwrap();
+    assert_eq!(anew.end, BEGIN, "there is a digest of until then");
+    assert!(anew.chains.values().all(|heads| *heads == Heads::default()));
 }
 
 #[test]
@@ -296,8 +317,8 @@ impl World {
             Step::Restart => {
                 self.end();
                 let next = Next::frame(self.end_of_ledger());
-                let former = self.book.state().clone();
-                let state = State::starting(place(), self.now, INTERVAL, next, Some(&former));
+                let former = self.book.state().end;
+                let state = State::starting(place(), self.now, INTERVAL, next, Some(former));
                 self.book = book(state);
                 self.book.advance(self.end_of_ledger());
             }

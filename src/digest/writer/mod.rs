@@ -189,7 +189,7 @@ impl Writer {
             is_damaged,
         } = recalled;
         let interval = i64::try_from(parts.interval.as_secs()).unwrap_or(3600);
-        let start = |former: Option<&State>, next| {
+        let start = |former: Option<i64>, next| {
             State::starting(parts.place.clone(), now, interval, next, former)
         };
         let begun = match &state {
@@ -203,7 +203,10 @@ impl Writer {
                 Some(start(None, Next::frame(parts.ledger.start())))
             }
             former if parts.begins => {
-                let state = start(former.as_ref(), Next::frame(parts.ledger.durable()));
+                let state = start(
+                    former.as_ref().map(|former| former.end),
+                    Next::frame(parts.ledger.durable()),
+                );
                 tracing::info!(trail = %parts.place.name, "digests begin");
                 Some(state)
             }
