@@ -41,7 +41,14 @@
 //! # Anyone can check it
 //!
 //! Every log file of a trail that asks for validation is named, with its hash, in one digest; each digest is signed, and names the one before it. What
-//! that chain proves, how it is signed and with which keys, and all that can be wrong with it, is [`digest`].
+//! that chain proves, how it is signed and with which keys, and all that can be wrong with it, is [`digest`]; its writers follow the ledger, which they hold
+//! for as long as it takes ([`digest::writer`]).
+//!
+//! # Trails that come and go
+//!
+//! When a trail is made, changed, started or stopped by the API, all legs stop as they would with the daemon, and new ones begin from what the ledger and the
+//! cursors remember, some milliseconds later; events are accepted meanwhile. Started and stopped are places in the journal ([`trail::logging`]), so that a trail
+//! records to the event what lies between.
 //!
 //! # CloudTrail's own words
 //!
@@ -91,11 +98,11 @@ pub mod logfile;
 pub mod pump;
 pub mod retry;
 
-// What proves the files.
-pub mod digest;
-
 // Out.
 pub mod deliver;
+
+// What proves the files, and is delivered beside them.
+pub mod digest;
 
 // The embedded S3, and the listeners' accept loop.
 pub mod server;
