@@ -115,6 +115,10 @@ pub trait Operation: DeserializeOwned + Send {
     fn run(self, call: &Call<'_>) -> impl Future<Output = Result<Self::Answer, Error>> + Send;
 }
 
+/// The answer of operations that have nothing to tell but that it is done: `{}`.
+#[derive(Debug, Serialize)]
+pub struct Empty {}
+
 /// Answers the API's requests. Clones share everything.
 #[derive(Debug, Clone)]
 pub struct Api {

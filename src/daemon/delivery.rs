@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::DaemonError;
-use super::legs::{Ground, Legs};
+use super::legs::{Ground, Legs, is_drained};
 use super::stage::Stage;
 use super::status::{self, TrailView};
 use super::trim::Trimmer;
@@ -164,14 +164,12 @@ impl Delivery {
         }
     }
 
-    fn watch_for_the_end_of(&mut self, trail: &Trail, mut progress: watch::Receiver<Progress>) {
+    fn watch_for_the_end_of(&mut self, trail: &Trail, progress: watch::Receiver<Progress>) {
         let (arn, registry) = (trail.arn(), self.registry.clone());
         let until = trail.logging.stopped_at().unwrap_or_default();
         self.stage.spawn(|stop| {
             Box::pin(async move {
-                let drained = progress.wait_for(|progress| progress.journal >= until);
-                let is_drained = matches!(stop.run_until_cancelled(drained).await, Some(Ok(_)));
-                if is_drained
+                if is_drained(until, progress, stop).await
                     && let Err(error) = registry.forget(&arn).await
                 {
                     tracing::error!(arn, error = %chain(&error), "a deleted trail cannot be forgotten yet");

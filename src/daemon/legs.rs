@@ -172,15 +172,24 @@ impl Legs {
 /// After StopLogging: the chains end when what was recorded before is in its bucket.
 async fn end_digests(
     until: Position,
-    mut progress: watch::Receiver<Progress>,
+    progress: watch::Receiver<Progress>,
     end: CancellationToken,
     stop: CancellationToken,
 ) -> Result<(), DaemonError> {
-    let is_drained = progress.wait_for(|progress| progress.journal >= until);
-    if let Some(Ok(_)) = stop.run_until_cancelled(is_drained).await {
+    if is_drained(until, progress, stop).await {
         end.cancel();
     }
     Ok(())
+}
+
+/// Waits until a leg wants nothing more of the journal before `until`. False when it stops first.
+pub async fn is_drained(
+    until: Position,
+    mut progress: watch::Receiver<Progress>,
+    stop: CancellationToken,
+) -> bool {
+    let drained = progress.wait_for(|progress| progress.journal >= until);
+    matches!(stop.run_until_cancelled(drained).await, Some(Ok(_)))
 }
 
 /// The embedded store asks for no credentials in particular.

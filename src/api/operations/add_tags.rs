@@ -1,8 +1,8 @@
 //! AddTags: tags of a trail, which is named by its ARN. One that is there gets its new value.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use crate::api::{Call, Error, Operation, tags, trail};
+use crate::api::{Call, Empty, Error, Operation, tags, trail};
 use crate::registry::Tag;
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -14,22 +14,19 @@ pub struct AddTags {
     tags_list: Vec<Tag>,
 }
 
-#[derive(Debug, Serialize)]
-pub struct Answer {}
-
 impl Operation for AddTags {
     const NAME: &'static str = "AddTags";
-    type Answer = Answer;
+    type Answer = Empty;
 
     fn resources(&self, call: &Call<'_>) -> Vec<String> {
         vec![trail::resource(&self.resource_id, call)]
     }
 
-    async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
+    async fn run(self, call: &Call<'_>) -> Result<Empty, Error> {
         let entry = tags::resource(call, &self.resource_id)?;
         let new = tags::checked(self.tags_list)?;
         trail::of_api(&entry)?;
         trail::change_entry(call, &entry, |entry| tags::add(&mut entry.tags, new)).await?;
-        Ok(Answer {})
+        Ok(Empty {})
     }
 }

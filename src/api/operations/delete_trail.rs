@@ -1,8 +1,8 @@
 //! DeleteTrail: what the trail has recorded is still delivered, and its objects stay.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use crate::api::{Call, Error, Operation, trail};
+use crate::api::{Call, Empty, Error, Operation, trail};
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -11,18 +11,15 @@ pub struct DeleteTrail {
     name: String,
 }
 
-#[derive(Debug, Serialize)]
-pub struct Answer {}
-
 impl Operation for DeleteTrail {
     const NAME: &'static str = "DeleteTrail";
-    type Answer = Answer;
+    type Answer = Empty;
 
     fn resources(&self, call: &Call<'_>) -> Vec<String> {
         vec![trail::resource(&self.name, call)]
     }
 
-    async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
+    async fn run(self, call: &Call<'_>) -> Result<Empty, Error> {
         let (account, now, journal) = (call.caller.account, call.now, call.home.journal.clone());
         let arn = trail::changeable(call, &self.name)?.trail.arn();
         let deleted = arn.clone();
@@ -35,6 +32,6 @@ impl Operation for DeleteTrail {
         });
         change.await?;
         tracing::info!(trail = deleted, "trail deleted");
-        Ok(Answer {})
+        Ok(Empty {})
     }
 }

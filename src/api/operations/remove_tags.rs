@@ -1,8 +1,8 @@
 //! RemoveTags: takes tags from a trail, which is named by its ARN. One that is not there is no mistake.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use crate::api::{Call, Error, Operation, tags, trail};
+use crate::api::{Call, Empty, Error, Operation, tags, trail};
 use crate::registry::Tag;
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -14,18 +14,15 @@ pub struct RemoveTags {
     tags_list: Vec<Tag>,
 }
 
-#[derive(Debug, Serialize)]
-pub struct Answer {}
-
 impl Operation for RemoveTags {
     const NAME: &'static str = "RemoveTags";
-    type Answer = Answer;
+    type Answer = Empty;
 
     fn resources(&self, call: &Call<'_>) -> Vec<String> {
         vec![trail::resource(&self.resource_id, call)]
     }
 
-    async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
+    async fn run(self, call: &Call<'_>) -> Result<Empty, Error> {
         let entry = tags::resource(call, &self.resource_id)?;
         let keys = tags::checked_keys(self.tags_list)?;
         trail::of_api(&entry)?;
@@ -34,6 +31,6 @@ impl Operation for RemoveTags {
             Ok(())
         });
         changed.await?;
-        Ok(Answer {})
+        Ok(Empty {})
     }
 }

@@ -1,8 +1,8 @@
 //! StartLogging: from now on the trail records. Asked again, it changes nothing.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use crate::api::{Call, Error, Operation, trail};
+use crate::api::{Call, Empty, Error, Operation, trail};
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -11,23 +11,20 @@ pub struct StartLogging {
     name: String,
 }
 
-#[derive(Debug, Serialize)]
-pub struct Answer {}
-
 impl Operation for StartLogging {
     const NAME: &'static str = "StartLogging";
-    type Answer = Answer;
+    type Answer = Empty;
 
     fn resources(&self, call: &Call<'_>) -> Vec<String> {
         vec![trail::resource(&self.name, call)]
     }
 
-    async fn run(self, call: &Call<'_>) -> Result<Answer, Error> {
+    async fn run(self, call: &Call<'_>) -> Result<Empty, Error> {
         let (now, journal) = (call.now, call.home.journal.clone());
         let changed = trail::change(call, &self.name, move |entry| {
             Ok(entry.start(&journal(), now)?)
         });
         changed.await?;
-        Ok(Answer {})
+        Ok(Empty {})
     }
 }

@@ -123,7 +123,7 @@ impl Spool {
         let Some(newest) = undelivered.last().copied() else {
             return Ok(Recalled::default());
         };
-        let state = self.read(newest)?.map(|(state, _)| state);
+        let state = self.read(newest, parse_state)?;
         Ok(Recalled {
             is_damaged: state.is_none(),
             state,
@@ -174,10 +174,14 @@ impl Spool {
 
     /// The digests of a window; nothing when the file is damaged, which is told. Blocking.
     pub fn digests(&self, number: u64) -> io::Result<Option<Vec<Sealed>>> {
-        Ok(self.read(number)?.map(|(_, digests)| digests))
+        self.read(number, parse_digests)
     }
 
-    fn read(&self, number: u64) -> io::Result<Option<(State, Vec<Sealed>)>> {
+    fn read<T>(
+        &self,
+        number: u64,
+        parse: impl FnOnce(&[u8]) -> serde_json::Result<T>,
+    ) -> io::Result<Option<T>> {
         let path = self.file(number);
         let bytes = fs::read(&path)?;
         let read = snapshot::without_sum(&bytes).map(parse);
@@ -215,12 +219,17 @@ impl Spool {
     }
 }
 
-fn parse(content: &[u8]) -> serde_json::Result<(State, Vec<Sealed>)> {
-    let mut lines = content
-        .split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty());
-    let state = serde_json::from_slice(lines.next().unwrap_or_default())?;
-    let digests = lines.map(|line| {
+fn lines(content: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let lines = content.split(|byte| *byte == b'\n');
+    lines.filter(|line| !line.is_empty())
+}
+
+fn parse_state(content: &[u8]) -> serde_json::Result<State> {
+    serde_json::from_slice(lines(content).next().unwrap_or_default())
+}
+
+fn parse_digests(content: &[u8]) -> serde_json::Result<Vec<Sealed>> {
+    let digests = lines(content).skip(1).map(|line| {
         let Line {
             location,
             signature,
@@ -238,5 +247,5 @@ fn parse(content: &[u8]) -> serde_json::Result<(State, Vec<Sealed>)> {
             backfilled_at,
         })
     });
-    Ok((state, digests.collect::<serde_json::Result<_>>()?))
+    digests.collect()
 }
