@@ -435,7 +435,7 @@ fn selectors_at_fault_are_mistakes_that_say_what_is_allowed() {
         (
             "advanced_event_selectors = [{ FieldSelectors = [{ Field = \"eventCategory\", Equals = [\"All\"] }] }]",
             "advanced_event_selectors",
-            &["Management, Data or NetworkActivity, given: All"],
+            &["Management, Data, NetworkActivity or ActivityAuditLog, given: All"],
         ),
         (
             "advanced_event_selectors = [{ FieldSelectors = [{ Field = \"eventCategory\", Equals = [\"${NOT_SET}\"] }] }]",

@@ -4,7 +4,7 @@
 //!
 //! - size: at most `max_event_bytes` as given; UTF-8; one JSON object, strict (see [`super::json`]); at most [`MAX_DEPTH`] deep
 //! - no name twice at the top level or in `userIdentity`, spelt with escapes or not: readers would disagree on which one counts
-//! - `eventCategory`: Management, Data, NetworkActivity or Insight. Others are refused: CloudTrail puts `Aggregated` elsewhere in another
+//! - `eventCategory`: Management, Data, NetworkActivity, Insight or ActivityAuditLog. Others are refused: CloudTrail puts `Aggregated` elsewhere in another
 //!   shape, and an unknown category in the CloudTrail folder would be one that no selector can name. Without one, `eventType` tells Insight
 //!   and network activity events, `"managementEvent": false` tells data events, and the rest is Management
 //! - `eventTime` is there; `eventSource` and `eventName` too, except in Insight events, which have neither
@@ -247,7 +247,7 @@ impl<'a> Event<'a, '_> {
                 .and_then(|name| Category::named(&name))
                 .ok_or_else(|| {
                     let message = format!(
-                        "eventCategory must be Management, Data, NetworkActivity or Insight, given: {}",
+                        "eventCategory must be Management, Data, NetworkActivity, Insight or ActivityAuditLog, given: {}",
                         shown(raw, SHOWN)
                     );
                     (Code::InvalidEventCategory, message)

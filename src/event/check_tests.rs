@@ -108,10 +108,7 @@ fn each_broken_rule_has_its_code() {
             r#""userIdentity":{"accountId":111122223333}"#,
             InvalidAccount,
         ),
-        (
-            r#""eventCategory":"ActivityAuditLog""#,
-            InvalidEventCategory,
-        ),
+        (r#""eventCategory":"ActivityLog""#, InvalidEventCategory),
         (r#""eventCategory":"Aggregated""#, InvalidEventCategory),
         (r#""eventCategory":"management""#, InvalidEventCategory),
         (r#""eventCategory":null"#, InvalidEventCategory),
@@ -237,6 +234,11 @@ fn the_category_decides_the_folder() {
             r#""eventCategory":"Insight""#,
             Folder::Insight,
             Category::Insight,
+        ),
+        (
+            r#""eventCategory":"ActivityAuditLog""#,
+            Folder::CloudTrail,
+            Category::ActivityAuditLog,
         ),
         (
             r#""eventCategory":"Management","eventType":"AwsVpceEvent""#,

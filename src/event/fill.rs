@@ -1,8 +1,8 @@
 //! Writes an event as it is stored: the bytes as given, absent members spliced in before the closing brace.
 //!
 //! Which members belong depends on the category (CloudTrail user guide, "record contents", "Insights events", "network activity
-//! events"): an Insight event has no caller and no request, a network activity event in the guide's sample no request, response or
-//! `readOnly`. Those are not invented.
+//! events", "Lake integrations event schema"): an Insight event has no caller and no request, a network activity event in the guide's sample
+//! no request, response or `readOnly`, and an event of another source than AWS need have none of them, nor an address. Those are not invented.
 
 use std::io::Write;
 
@@ -78,6 +78,15 @@ impl Checked<'_> {
                 (EventType, Value::Text("AwsVpceEvent")),
                 (RecipientAccountId, Value::Account),
                 (EventCategory, Value::Text("NetworkActivity")),
+            ],
+            Category::ActivityAuditLog => &[
+                (EventVersion, Value::Text(EVENT_VERSION)),
+                (UserIdentity, Value::Json("{\"type\":\"Unknown\"}")),
+                (AwsRegion, Value::Region),
+                (EventId, Value::EventId),
+                (EventType, Value::Text("ActivityLog")),
+                (RecipientAccountId, Value::Account),
+                (EventCategory, Value::Text("ActivityAuditLog")),
             ],
             Category::Management | Category::Data => &[
                 (EventVersion, Value::Text(EVENT_VERSION)),

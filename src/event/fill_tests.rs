@@ -101,6 +101,23 @@ fn each_category_gets_only_the_members_of_its_schema() {
             "userIdentity"
         ]
     );
+    assert_eq!(
+        names(
+            r#"{"eventTime":"2026-05-01T00:19:00Z","eventCategory":"ActivityAuditLog","eventSource":"a","eventName":"b"}"#
+        ),
+        [
+            "awsRegion",
+            "eventCategory",
+            "eventID",
+            "eventName",
+            "eventSource",
+            "eventTime",
+            "eventType",
+            "eventVersion",
+            "recipientAccountId",
+            "userIdentity"
+        ]
+    );
 }
 
 #[test]

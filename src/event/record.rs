@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! u8      version, 2
-//! u8      category: 0 Management, 1 Data, 2 NetworkActivity, 3 Insight
+//! u8      category: 0 Management, 1 Data, 2 NetworkActivity, 3 Insight, 4 ActivityAuditLog
 //! u8      flags: bit 0 global service (IAM, STS, CloudFront recorded in us-east-1), bit 1 read-only
 //! u8      length of the region's name
 //! i64 LE  event time, seconds since 1970
@@ -158,6 +158,7 @@ mod tests {
             (Category::Data, true, false),
             (Category::NetworkActivity, false, true),
             (Category::Insight, true, true),
+            (Category::ActivityAuditLog, false, false),
         ] {
             let meta = Meta {
                 category,
@@ -247,7 +248,7 @@ mod tests {
         meta().encode(&mut bytes);
         bytes[0] = 3;
         assert_eq!(Record::decode(&bytes), Err(RecordError::UnknownVersion(3)));
-        bytes[..2].copy_from_slice(&[VERSION, 4]);
+        bytes[..2].copy_from_slice(&[VERSION, 5]);
         assert_eq!(Record::decode(&bytes), Err(RecordError::Malformed));
     }
 }

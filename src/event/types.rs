@@ -106,6 +106,8 @@ pub enum Category {
     Data = 1,
     NetworkActivity = 2,
     Insight = 3,
+    /// Of a source outside of AWS, by PutAuditEvents.
+    ActivityAuditLog = 4,
 }
 
 impl Category {
@@ -115,6 +117,7 @@ impl Category {
             1 => Some(Self::Data),
             2 => Some(Self::NetworkActivity),
             3 => Some(Self::Insight),
+            4 => Some(Self::ActivityAuditLog),
             _ => None,
         }
     }
@@ -126,13 +129,14 @@ impl Category {
             "Data" => Some(Self::Data),
             "NetworkActivity" => Some(Self::NetworkActivity),
             "Insight" => Some(Self::Insight),
+            "ActivityAuditLog" => Some(Self::ActivityAuditLog),
             _ => None,
         }
     }
 
     pub fn folder(self) -> Folder {
         match self {
-            Self::Management | Self::Data => Folder::CloudTrail,
+            Self::Management | Self::Data | Self::ActivityAuditLog => Folder::CloudTrail,
             Self::NetworkActivity => Folder::NetworkActivity,
             Self::Insight => Folder::Insight,
         }
@@ -144,7 +148,7 @@ impl Category {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Folder {
-    /// Management and data events.
+    /// Management and data events, and those of other sources.
     CloudTrail = 0,
     Insight = 1,
     NetworkActivity = 2,

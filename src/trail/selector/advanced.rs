@@ -1,7 +1,8 @@
 //! Advanced event selectors: their rules and what they come to (CloudTrail API reference, `AdvancedEventSelector` and
 //! `AdvancedFieldSelector`; user guide, the pages on filtering).
 //!
-//! What follows holds for trails; event data stores take more fields and categories, and fewer selectors.
+//! What follows holds for trails; event data stores take more fields and categories, and fewer selectors. CloudTrail has `ActivityAuditLog`, the
+//! events of other sources than AWS, for event data stores only; that trails take it, too, is traild's own addition.
 
 use super::basic::EXCLUDABLE_SOURCES;
 use super::clause::{Clause, Clauses, Condition, Subject, Wanted};
@@ -61,7 +62,7 @@ struct Rule {
     required: bool,
 }
 
-const CATEGORIES: &str = "Management, Data or NetworkActivity";
+const CATEGORIES: &str = "Management, Data, NetworkActivity or ActivityAuditLog";
 const ANY: &[Operator] = &Operator::ALL;
 const EQUALS: &[Operator] = &[Operator::Equals];
 
@@ -131,6 +132,12 @@ const NETWORK_ACTIVITY: &[Rule] = &[
     IDENTITY_ARN,
 ];
 
+const ACTIVITY: &[Rule] = &[
+    CATEGORY,
+    EVENT_NAME,
+    text("eventSource", Subject::Field(Field::EventSource), ANY, &[]),
+];
+
 const fn rule(
     field: &'static str,
     role: Role,
@@ -174,6 +181,7 @@ fn clause(selector: &AdvancedEventSelector) -> Result<Clause, String> {
             "network activity",
             NETWORK_ACTIVITY,
         ),
+        "ActivityAuditLog" => (Category::ActivityAuditLog, "activity", ACTIVITY),
         other => {
             return Err(format!(
                 "eventCategory of a trail's selector is {CATEGORIES}, given: {}",

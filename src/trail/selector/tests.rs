@@ -604,6 +604,43 @@ fn a_basic_trail_names_at_most_250_data_resources_besides_all_of_a_type() {
 }
 
 #[test]
+fn activity_of_other_sources_is_chosen_by_its_own_category_alone() {
+    let activity = |source: &str| {
+        event(
+            json!({"eventCategory": "ActivityAuditLog", "eventSource": source, "eventName": "GetPage"}),
+        )
+    };
+    let all =
+        json!([{"FieldSelectors": [{"Field": "eventCategory", "Equals": ["ActivityAuditLog"]}]}]);
+    check(
+        &advanced(all).unwrap(),
+        &[
+            (activity("wiki.example.com"), true),
+            (management("iam.amazonaws.com", false), false),
+            (data(S3, "arn:aws:s3:::b/a", false), false),
+        ],
+    );
+    let of_one = json!([{"FieldSelectors": [
+        {"Field": "eventCategory", "Equals": ["ActivityAuditLog"]},
+        {"Field": "eventSource", "EndsWith": [".example.com"]},
+        {"Field": "eventName", "NotEquals": ["Ping"]},
+    ]}]);
+    check(
+        &advanced(of_one).unwrap(),
+        &[
+            (activity("wiki.example.com"), true),
+            (activity("wiki.example.org"), false),
+        ],
+    );
+    let management_alone = Selectors::basic(vec![EventSelector::default()]).unwrap();
+    check(&management_alone, &[(activity("wiki.example.com"), false)]);
+    check(
+        &Selectors::Everything,
+        &[(activity("wiki.example.com"), true)],
+    );
+}
+
+#[test]
 fn each_broken_rule_of_advanced_selectors_is_named() {
     let one = |fields: Value| json!([{"Name": "mine", "FieldSelectors": fields}]);
     let of = |category: &str, field: Value| {
@@ -647,7 +684,7 @@ fn each_broken_rule_of_advanced_selectors_is_named() {
         ),
         (
             one(json!([{"Field": "eventCategory", "Equals": ["Insight"]}])),
-            &["Management, Data or NetworkActivity, given: Insight"],
+            &["Management, Data, NetworkActivity or ActivityAuditLog, given: Insight"],
         ),
         (
             of(
