@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::accounts::Accounts;
+use super::accounts::{Accounts, Judge};
 use super::answer::{Answer, Refused};
 use super::body::{Budget, Limits};
 use super::dedup::Window;
@@ -15,8 +15,8 @@ use super::framing::{Broken, Framing};
 use super::metrics::Metrics;
 use super::store::{Ready, Stamp, Store, Stored};
 use crate::clock::WallMillis;
-use crate::event::check::refusal;
-use crate::event::{AccountId, Code, Refusal, Region, Rules, Secret, check};
+use crate::event::check::{read, refusal};
+use crate::event::{AccountId, Checked, Code, Refusal, Region, Rules, Scanned, Secret, check};
 use crate::wal::{AppendError, MAX_PAYLOAD_BYTES, Wal};
 
 /// What the events of one request may take in the journal, completed; with bodies allowed that are larger than half of this, twice a
@@ -71,6 +71,14 @@ pub struct Origin {
     pub accounts: Accounts,
 }
 
+/// An event that was made here out of another form.
+#[derive(Debug)]
+pub struct Made {
+    pub json: Vec<u8>,
+    /// The eventID, when the JSON has none: the same again whenever the same event comes. It alone tells then whether the event is a duplicate.
+    pub id: Option<Uuid>,
+}
+
 /// A handle on the ways in. Clones share it.
 #[derive(Clone)]
 pub struct Ingest {
@@ -123,6 +131,47 @@ impl Ingest {
             Ok(sorted) => sorted,
             Err(Broken { code, message }) => return Answer::Unreadable { code, message },
         };
+        self.finish(ready, rejected, &from, now).await
+    }
+
+    /// Takes events that were made out of another form, in which they were one request. Resolves as [`accept`](Self::accept) does.
+    pub async fn take(&self, events: &[Made], from: &Origin) -> Answer {
+        if self.is_stopping() {
+            return unavailable(&AppendError::Closed);
+        }
+        let now = WallMillis::now();
+        let rules = self.rules(from, now);
+        let mut accounts = from.accounts.judge();
+        let mut ready = Vec::with_capacity(events.len());
+        let mut rejected = Vec::new();
+        let mut until_pause = PARSE_STEP;
+        for (index, made) in events.iter().enumerate() {
+            let judged = read(&made.json)
+                .and_then(|(given, found)| judge(given, &found, &rules, &mut accounts));
+            match judged {
+                Ok(event) => {
+                    let id = |_: &[u8]| made.id.unwrap_or_else(Uuid::new_v4);
+                    ready.push(Ready::new(event, self.secret(), id));
+                }
+                Err(refusal) => rejected.push((index, refusal)),
+            }
+            until_pause = until_pause.saturating_sub(made.json.len());
+            if until_pause == 0 {
+                until_pause = PARSE_STEP;
+                tokio::task::yield_now().await;
+            }
+        }
+        self.finish(ready, rejected, from, now).await
+    }
+
+    /// Stores what passed, and answers for all of it.
+    async fn finish(
+        &self,
+        ready: Vec<Ready<'_>>,
+        rejected: Vec<(usize, Refusal)>,
+        from: &Origin,
+        now: WallMillis,
+    ) -> Answer {
         let stamp = Stamp {
             accepted_at: now,
             source_address: &from.peer,
@@ -187,12 +236,8 @@ impl Ingest {
             let Some(item) = framing.next_item()? else {
                 break;
             };
-            let judged = item.and_then(|(given, found)| {
-                let event = check(given, &found, &rules)?;
-                let allowed = accounts.check(event.account);
-                allowed.map_err(|why| refusal(given, &found, Code::AccessDenied, why))?;
-                Ok(event)
-            });
+            let judged =
+                item.and_then(|(given, found)| judge(given, &found, &rules, &mut accounts));
             match judged {
                 Ok(event) => ready.push(Ready::new(event, self.secret(), |_| Uuid::new_v4())),
                 Err(refusal) => {
@@ -251,7 +296,7 @@ impl Ingest {
         &self.shared.secret
     }
 
-    pub(super) fn metrics(&self) -> &Metrics {
+    pub fn metrics(&self) -> &Metrics {
         &self.shared.metrics
     }
 
@@ -266,6 +311,19 @@ impl Ingest {
     pub(super) fn budget(&self) -> &Budget {
         &self.shared.budget
     }
+}
+
+/// Whether an event is sound, and its sender's to send.
+fn judge<'b>(
+    given: &'b [u8],
+    found: &Scanned,
+    rules: &Rules,
+    accounts: &mut Judge<'_>,
+) -> Result<Checked<'b>, Refusal> {
+    let event = check(given, found, rules)?;
+    let allowed = accounts.check(event.account);
+    allowed.map_err(|why| refusal(given, found, Code::AccessDenied, why))?;
+    Ok(event)
 }
 
 fn too_many(count: usize, last: &Refusal) -> Broken {

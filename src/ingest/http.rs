@@ -25,7 +25,7 @@ where
 {
     let (head, body) = request.into_parts();
     if head.method != Method::POST {
-        return method_not_allowed();
+        return method_not_allowed("events are sent with POST");
     }
     if ingest.is_stopping() {
         return closing(response(&unavailable(&AppendError::Closed)));
@@ -40,7 +40,7 @@ where
     response(&answer)
 }
 
-fn refused_body(error: BodyError) -> Answer {
+pub(super) fn refused_body(error: BodyError) -> Answer {
     let message = error.to_string();
     match error {
         BodyError::TooLarge(_) | BodyError::InflatesTooLarge(_) => Answer::TooLarge { message },
@@ -62,7 +62,7 @@ fn refused_body(error: BodyError) -> Answer {
     }
 }
 
-fn response(answer: &Answer) -> Response<Full<Bytes>> {
+pub(super) fn response(answer: &Answer) -> Response<Full<Bytes>> {
     let mut response = json(answer.status(), answer.to_json());
     if let Some(seconds) = answer.retry_after_seconds() {
         response
@@ -72,10 +72,10 @@ fn response(answer: &Answer) -> Response<Full<Bytes>> {
     response
 }
 
-fn method_not_allowed() -> Response<Full<Bytes>> {
+pub(super) fn method_not_allowed(message: &str) -> Response<Full<Bytes>> {
     let error = Error {
         code: "MethodNotAllowed",
-        message: "events are sent with POST",
+        message,
     };
     let body = serde_json::to_vec(&error).expect("strings: always JSON");
     let mut response = json(StatusCode::METHOD_NOT_ALLOWED, body);
@@ -85,7 +85,7 @@ fn method_not_allowed() -> Response<Full<Bytes>> {
     response
 }
 
-fn json(status: StatusCode, body: Vec<u8>) -> Response<Full<Bytes>> {
+pub(super) fn json(status: StatusCode, body: Vec<u8>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     response
@@ -94,7 +94,7 @@ fn json(status: StatusCode, body: Vec<u8>) -> Response<Full<Bytes>> {
     response
 }
 
-fn closing(mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+pub(super) fn closing(mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
     response
         .headers_mut()
         .insert(CONNECTION, HeaderValue::from_static("close"));

@@ -1,4 +1,4 @@
-//! What the ways in count. Every series exists from the start.
+//! What the ways in count. Every series exists from the start, but for the codes of audit events, which have names of their own.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -12,6 +12,7 @@ use crate::event::Code;
 pub struct Metrics {
     pub accepted: Counter,
     pub duplicate: Counter,
+    pub skipped: Counter,
     rejected: Family<CodeLabel, Counter>,
 }
 
@@ -25,6 +26,7 @@ impl Default for Metrics {
         let metrics = Self {
             accepted: Counter::default(),
             duplicate: Counter::default(),
+            skipped: Counter::default(),
             rejected: Family::default(),
         };
         for code in Code::ALL {
@@ -41,6 +43,7 @@ impl Metrics {
         let Self {
             accepted,
             duplicate,
+            skipped,
             rejected,
         } = self;
         registry.register(
@@ -54,6 +57,11 @@ impl Metrics {
             duplicate.clone(),
         );
         registry.register(
+            "traild_events_skipped",
+            "Events of Kubernetes about requests that are not answered yet",
+            skipped.clone(),
+        );
+        registry.register(
             "traild_events_rejected",
             "Events refused, by the code their sender was told",
             rejected.clone(),
@@ -61,11 +69,12 @@ impl Metrics {
     }
 
     pub fn count_rejected(&self, code: Code) {
-        self.rejected
-            .get_or_create(&CodeLabel {
-                code: code.as_str(),
-            })
-            .inc();
+        self.count_rejected_as(code.as_str());
+    }
+
+    /// By the code that the sender was told in another API.
+    pub fn count_rejected_as(&self, code: &'static str) {
+        self.rejected.get_or_create(&CodeLabel { code }).inc();
     }
 
     /// How many events were refused with `code`.

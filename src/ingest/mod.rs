@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! http ─► body (limits, inflate) ─► framing (where events begin and end) ─► event::check ─► dedup ─► wal ─► answer
-//! tail ─► lines of a file ───────────────────────────────────────────────────┘
+//! tail ─► lines of a file ───────────────────────────────────────────────────┤
+//! kubernetes ─► events of an API server, made into CloudTrail's ──────────────┘
 //! ```
 
 pub mod accept;
@@ -12,11 +13,12 @@ pub mod body;
 pub mod dedup;
 mod framing;
 pub mod http;
+pub mod kubernetes;
 mod metrics;
 mod store;
 pub mod tail;
 
-pub use accept::{Ingest, Options, Origin};
+pub use accept::{Ingest, Made, Options, Origin};
 pub use accounts::Accounts;
 pub use answer::{Answer, Refused};
 pub use metrics::Metrics;
