@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::policy::{Asked, Decision, Policy};
+use super::policy::{Asked, Decision, Policy, ResourcePolicy};
 use crate::clock::WallMillis;
 use crate::event::{AccountId, Region};
 
@@ -53,6 +53,8 @@ enum Reason {
     OtherAccount,
     NotAllowed,
     Explicit,
+    NotAllowedByResource,
+    ExplicitByResource,
 }
 
 /// In the words of AWS (IAM user guide, "Troubleshoot access denied error messages").
@@ -80,8 +82,33 @@ impl fmt::Display for Denied {
                 )
             }
             Reason::Explicit => write!(f, "with an explicit deny in an identity-based policy"),
+            Reason::NotAllowedByResource => write!(
+                f,
+                "because no resource-based policy allows the {action} action"
+            ),
+            Reason::ExplicitByResource => {
+                write!(f, "with an explicit deny in a resource-based policy")
+            }
         }
     }
+}
+
+impl Denied {
+    /// Whether the resource does not let the caller in, whatever they may do otherwise.
+    pub fn is_by_resource(&self) -> bool {
+        matches!(
+            self.reason,
+            Reason::NotAllowedByResource | Reason::ExplicitByResource
+        )
+    }
+}
+
+/// What the owner of a resource has to say.
+#[derive(Debug, Clone, Copy)]
+pub struct AtResource<'a> {
+    pub owner: AccountId,
+    pub policy: Option<&'a ResourcePolicy>,
+    pub external_id: Option<&'a str>,
 }
 
 impl Caller {
@@ -115,6 +142,7 @@ impl Caller {
                 now,
                 caller: self,
                 principal_arn: &self.principal_arn(),
+                external_id: None,
             }),
         };
         let reason = match decision {
@@ -123,12 +151,59 @@ impl Caller {
             Decision::NotAllowed if is_own => Reason::NotAllowed,
             Decision::NotAllowed => Reason::OtherAccount,
         };
-        Err(Denied {
+        Err(self.denied(action, resource, reason))
+    }
+
+    /// The same for a resource that has, or could have, a policy of its own. A caller of another account needs both sides to allow it, one of the
+    /// owner's own either; whoever denies, wins (IAM user guide, "Policy evaluation logic"). Who may do everything in their own account is held
+    /// by the owner's policy alone.
+    pub fn authorize_at(
+        &self,
+        action: &str,
+        resource: &str,
+        at: AtResource<'_>,
+        now: WallMillis,
+    ) -> Result<(), Denied> {
+        let AtResource {
+            owner,
+            policy,
+            external_id,
+        } = at;
+        let principal_arn = self.principal_arn();
+        let asked = Asked {
+            action,
+            resource,
+            account: owner,
+            now,
+            caller: self,
+            principal_arn: &principal_arn,
+            external_id,
+        };
+        let by_resource = policy.map_or(Decision::NotAllowed, |policy| policy.decide(&asked));
+        let own = match &self.rights {
+            Rights::Everything | Rights::OwnAccount => Decision::Allowed,
+            Rights::By(policy) => policy.decide(&asked),
+        };
+        let is_own = owner == self.account;
+        let reason = match (own, by_resource) {
+            (_, Decision::Denied) => Reason::ExplicitByResource,
+            (Decision::Denied, _) => Reason::Explicit,
+            (Decision::Allowed, Decision::Allowed) => return Ok(()),
+            (Decision::Allowed, _) | (_, Decision::Allowed) if is_own => return Ok(()),
+            (Decision::Allowed, Decision::NotAllowed) => Reason::NotAllowedByResource,
+            (Decision::NotAllowed, Decision::NotAllowed) if is_own => Reason::NotAllowed,
+            (Decision::NotAllowed, _) => Reason::OtherAccount,
+        };
+        Err(self.denied(action, resource, reason))
+    }
+
+    fn denied(&self, action: &str, resource: &str, reason: Reason) -> Denied {
+        Denied {
             principal_arn: self.principal_arn(),
             action: action.to_owned(),
             resource: resource.to_owned(),
             reason,
-        })
+        }
     }
 
     /// Whether anything would be denied: without that, asking for each account of a request can be spared.

@@ -18,7 +18,7 @@
 //! | action | resource |
 //! |---|---|
 //! | `cloudtrail:<Operation>`, `organizations:DescribeOrganization` | the ARN of the trail or channel that is named, else `*` |
-//! | `cloudtrail-data:PutAuditEvents` | the ARN of the channel |
+//! | `cloudtrail-data:PutAuditEvents` | the ARN of the channel, whose own policy is asked, too |
 //! | `traild:PutEvents`, `traild:PutKubernetesAudit` | `arn:aws:traild:<region of the request>:<account of the events>:events` |
 //! | `traild:GetStatus` | `arn:aws:traild:<home region>:<home account>:status` |
 //!
@@ -36,17 +36,25 @@ mod refusal;
 mod secret;
 
 pub use body::{Pending, SignedBody, Verdict};
-pub use caller::{Caller, Denied, Principal};
+pub use caller::{AtResource, Caller, Denied, Principal};
 pub use door::{Admitted, Door};
 pub use keyring::Credential;
 pub use refusal::{Protocol, refusal};
 pub use secret::SecretKey;
 
 use policy::Actions;
+pub use policy::ResourcePolicy;
 
 /// The actions of traild's own paths.
 pub const PUT_EVENTS: &str = "traild:PutEvents";
+pub const PUT_KUBERNETES_AUDIT: &str = "traild:PutKubernetesAudit";
 pub const GET_STATUS: &str = "traild:GetStatus";
+
+/// Of the API that takes what comes by channels.
+pub const PUT_AUDIT_EVENTS: &str = "cloudtrail-data:PutAuditEvents";
+
+/// What requests by channels are signed for.
+pub const CLOUDTRAIL_DATA: &str = "cloudtrail-data";
 
 /// What requests to traild's own paths are signed for.
 pub const TRAILD: &str = "traild";

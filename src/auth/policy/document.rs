@@ -6,6 +6,7 @@ use super::actions::{self, ActionSet, Actions};
 use super::condition::Condition;
 use super::json::Strict;
 use super::pattern::Pattern;
+use super::principal::Principals;
 use super::{Effect, Policy, Resource, Resources, Statement};
 
 /// What is wrong with a document, and where.
@@ -45,7 +46,27 @@ impl At {
     }
 }
 
-pub(super) fn parse(text: &str, known: &[Actions<'_>]) -> Result<Policy> {
+/// Whose document it is, which decides what may be in it.
+pub(super) enum Kind<'a> {
+    /// `known` are the actions that there are.
+    OfCredential {
+        known: &'a [Actions<'a>],
+    },
+    OfChannel {
+        arn: &'a str,
+    },
+}
+
+/// All that the policy of a channel may be about.
+const PUT_AUDIT_EVENTS: Actions<'static> = Actions {
+    service: "cloudtrail-data",
+    names: &["PutAuditEvents"],
+};
+
+/// Statements of the policy of a channel (API reference, PutResourcePolicy).
+const MAX_STATEMENTS: usize = 20;
+
+pub(super) fn parse(text: &str, kind: &Kind<'_>) -> Result<Policy> {
     let root = At(String::new());
     let Strict(value) = serde_json::from_str(text)
         .map_err(|error| root.wrong(format!("is not JSON as a policy is: {error}")))?;
@@ -74,33 +95,56 @@ pub(super) fn parse(text: &str, known: &[Actions<'_>]) -> Result<Policy> {
     if given.is_empty() {
         return Err(root.wrong("has no Statement, so it would allow nothing"));
     }
+    let count = given.len();
+    if matches!(kind, Kind::OfChannel { .. }) && count > MAX_STATEMENTS {
+        let problem = format!("has at most {MAX_STATEMENTS} statements, given: {count}");
+        return Err(root.wrong(problem));
+    }
     let statements = given.into_iter().enumerate();
     let statements = statements.map(|(index, value)| {
-        statement(value, &At(format!("Statement[{index}]")), known, variables)
+        statement(value, &At(format!("Statement[{index}]")), kind, variables)
     });
     Ok(Policy {
         statements: statements.collect::<Result<_>>()?,
     })
 }
 
-fn statement(value: Value, at: &At, known: &[Actions<'_>], variables: bool) -> Result<Statement> {
+fn statement(value: Value, at: &At, kind: &Kind<'_>, variables: bool) -> Result<Statement> {
     let mut members = object(value, at)?;
     if members.remove("Sid").is_some_and(|sid| !sid.is_string()) {
         return Err(at.below("Sid").wrong("is text"));
     }
-    for name in ["Principal", "NotPrincipal"] {
-        if members.contains_key(name) {
-            return Err(at
-                .below(name)
-                .wrong("has no place here: the document is its credential's own, leave it out"));
+    let (known, principals) = match kind {
+        Kind::OfCredential { known } => {
+            for name in ["Principal", "NotPrincipal"] {
+                if members.contains_key(name) {
+                    return Err(at.below(name).wrong(
+                        "has no place here: the document is its credential's own, leave it out",
+                    ));
+                }
+            }
+            (*known, Principals::Holder)
         }
-    }
+        Kind::OfChannel { .. } => {
+            let principals = Principals::read(members.remove("Principal"));
+            let principals = principals.map_err(|why| at.below("Principal").wrong(why))?;
+            (&[PUT_AUDIT_EVENTS][..], principals)
+        }
+    };
     let effect = match members.remove("Effect").as_ref().and_then(Value::as_str) {
         Some("Allow") => Effect::Allow,
         Some("Deny") => Effect::Deny,
         _ => return Err(at.below("Effect").wrong("is \"Allow\" or \"Deny\"")),
     };
     let (name, is_not, given) = one_of_two(&mut members, "Action", "NotAction", at)?;
+    if matches!(kind, Kind::OfChannel { .. }) {
+        let is_it = |action: &String| action.eq_ignore_ascii_case("cloudtrail-data:PutAuditEvents");
+        if is_not || given.len() != 1 || !given.iter().all(is_it) {
+            return Err(at
+                .below(name)
+                .wrong("is about one action alone, cloudtrail-data:PutAuditEvents"));
+        }
+    }
     let patterns = given.iter().map(|action| {
         actions::pattern(action, known)
             .map_err(|why| at.below(name).wrong(format!("\"{action}\" {why}")))
@@ -112,6 +156,12 @@ fn statement(value: Value, at: &At, known: &[Actions<'_>], variables: bool) -> R
         ActionSet::These(patterns)
     };
     let (name, is_not, given) = one_of_two(&mut members, "Resource", "NotResource", at)?;
+    if let Kind::OfChannel { arn } = kind
+        && (is_not || given.iter().any(|given| given != arn))
+    {
+        let problem = format!("is the channel that the policy is attached to, {arn}");
+        return Err(at.below(name).wrong(problem));
+    }
     let resources = given
         .iter()
         .map(|given| resource(given, &at.below(name), variables));
@@ -128,6 +178,7 @@ fn statement(value: Value, at: &At, known: &[Actions<'_>], variables: bool) -> R
     nothing_left(&members, at)?;
     Ok(Statement {
         effect,
+        principals,
         actions,
         resources,
         conditions,

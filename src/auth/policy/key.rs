@@ -22,6 +22,8 @@ pub(super) enum Key {
     RequestedRegion,
     /// The account that is asked about: of the resource, or of the events that are sent.
     Account,
+    /// What PutAuditEvents is given as `externalId`.
+    ExternalId,
 }
 
 /// What values of a key are. Text can be asked of each.
@@ -34,7 +36,7 @@ pub(super) enum Kind {
     Time,
 }
 
-const KEYS: [(&str, Key); 11] = [
+const KEYS: [(&str, Key); 12] = [
     ("aws:SourceIp", Key::SourceIp),
     ("aws:CurrentTime", Key::CurrentTime),
     ("aws:EpochTime", Key::EpochTime),
@@ -46,6 +48,7 @@ const KEYS: [(&str, Key); 11] = [
     ("aws:RequestedRegion", Key::RequestedRegion),
     ("aws:ResourceAccount", Key::Account),
     ("traild:account", Key::Account),
+    ("cloudtrail:ExternalId", Key::ExternalId),
 ];
 
 impl Key {
@@ -73,7 +76,8 @@ impl Key {
             | Self::PrincipalType
             | Self::Username
             | Self::RequestedRegion
-            | Self::Account => Kind::Text,
+            | Self::Account
+            | Self::ExternalId => Kind::Text,
         }
     }
 
@@ -90,6 +94,7 @@ impl Key {
             Self::SecureTransport => "false".into(),
             Self::RequestedRegion => asked.caller.region.as_str().into(),
             Self::Account => asked.account.as_str().into(),
+            Self::ExternalId => asked.external_id?.into(),
         })
     }
 

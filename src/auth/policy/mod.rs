@@ -14,6 +14,13 @@
 //!   another account: a statement allows there only by a `Resource` that spells an ARN with an account in it, be it a wildcard, as
 //!   `arn:aws:traild:*:*:events`. A bare `*` and `NotResource` allow in the caller's own account only. They deny everywhere.
 //!
+//! # Policies of resources
+//!
+//! A channel may have a policy that says who else may send by it ([`ResourcePolicy`]; CloudTrail user guide, "resource-based policy examples for
+//! channels"). It has the same elements, and `Principal` besides: 1 to 20 statements, each with 1 to 50 principals, about the one action
+//! `cloudtrail-data:PutAuditEvents` and the one resource that it is attached to. A principal is `*`, an account, or the ARN of an account's root or
+//! of one of its users; roles and services have no credentials here, so a document that names one is refused.
+//!
 //! What is not understood is a mistake of the document, never passed over: an unknown element, operator, key or action, a name that is given
 //! twice, a value that is none of its key's kind. A policy that does less than it says must not start.
 //!
@@ -26,6 +33,7 @@ mod document;
 mod json;
 mod key;
 mod pattern;
+mod principal;
 
 use crate::clock::WallMillis;
 use crate::event::AccountId;
@@ -34,9 +42,11 @@ use super::Caller;
 use actions::ActionSet;
 use condition::Condition;
 use pattern::Pattern;
+use principal::Principals;
 
 pub use actions::Actions;
 pub use document::InvalidPolicy;
+use document::Kind;
 
 /// A document that was understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +57,7 @@ pub struct Policy {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Statement {
     effect: Effect,
+    principals: Principals,
     actions: ActionSet,
     resources: Resources,
     conditions: Vec<Condition>,
@@ -71,6 +82,21 @@ struct Resource {
     names_account: bool,
 }
 
+/// A document that was understood, of a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResourcePolicy(Policy);
+
+impl ResourcePolicy {
+    /// Reads the document that is to be attached to the channel of this ARN.
+    pub fn parse(text: &str, channel_arn: &str) -> Result<Self, InvalidPolicy> {
+        document::parse(text, &Kind::OfChannel { arn: channel_arn }).map(Self)
+    }
+
+    pub fn decide(&self, asked: &Asked<'_>) -> Decision {
+        self.0.decide(asked)
+    }
+}
+
 /// What is asked of a policy.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
@@ -83,6 +109,8 @@ pub struct Asked<'a> {
     pub now: WallMillis,
     pub caller: &'a Caller,
     pub principal_arn: &'a str,
+    /// What the request says it knows of the resource's owner (IAM user guide, "The confused deputy problem").
+    pub external_id: Option<&'a str>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +125,7 @@ pub enum Decision {
 impl Policy {
     /// Reads a document. `known` are the actions that there are.
     pub fn parse(text: &str, known: &[Actions<'_>]) -> Result<Self, InvalidPolicy> {
-        document::parse(text, known)
+        document::parse(text, &Kind::OfCredential { known })
     }
 
     pub fn decide(&self, asked: &Asked<'_>) -> Decision {
@@ -114,7 +142,8 @@ impl Policy {
 
 impl Statement {
     fn applies(&self, asked: &Asked<'_>) -> bool {
-        self.actions.has(asked.action)
+        self.principals.has(asked)
+            && self.actions.has(asked.action)
             && self.is_about(asked)
             && self
                 .conditions
@@ -124,7 +153,8 @@ impl Statement {
 
     fn is_about(&self, asked: &Asked<'_>) -> bool {
         let is_foreign = asked.account != asked.caller.account;
-        let must_name_account = is_foreign && self.effect == Effect::Allow;
+        let is_owners = self.principals != Principals::Holder;
+        let must_name_account = is_foreign && !is_owners && self.effect == Effect::Allow;
         let matches = |resource: &Resource| resource.pattern.matches(asked.resource, asked);
         match &self.resources {
             Resources::These(these) => these

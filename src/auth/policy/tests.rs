@@ -346,3 +346,196 @@ proptest::proptest! {
         let _ = Pattern::with_variables(&text, true).map(|pattern| pattern.within_parts().matches_plainly(&text));
     }
 }
+
+const CHANNEL: &str = "arn:aws:cloudtrail:us-east-1:111122223333:channel/wiki";
+
+fn of_channel(statements: serde_json::Value) -> Result<ResourcePolicy, InvalidPolicy> {
+    let document = serde_json::json!({"Version": "2012-10-17", "Statement": statements});
+    ResourcePolicy::parse(&document.to_string(), CHANNEL)
+}
+
+fn statement(effect: &str, principal: serde_json::Value) -> serde_json::Value {
+    serde_json::json!({
+        "Effect": effect, "Principal": principal, "Action": "cloudtrail-data:PutAuditEvents", "Resource": CHANNEL,
+    })
+}
+
+#[test]
+fn a_channel_lets_in_whom_its_policy_and_their_own_allow() {
+    use serde_json::json;
+    const OWNER: &str = "111122223333";
+    const OTHER: &str = "444455556666";
+    let allows = |resource: &str| {
+        by(&json!({"Version": "2012-10-17", "Statement": {
+            "Effect": "Allow", "Action": "cloudtrail-data:*", "Resource": resource}}))
+    };
+    let denies = by(&json!({"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "Action": "*", "Resource": CHANNEL},
+        {"Effect": "Deny", "Action": "cloudtrail-data:*", "Resource": "*"}]}));
+    let nothing = by(&json!({"Version": "2012-10-17", "Statement": {
+        "Effect": "Allow", "Action": "traild:GetStatus", "Resource": "*"}}));
+    let root = |account: &str| json!({"AWS": format!("arn:aws:iam::{account}:root")});
+    let user = json!({"AWS": [format!("arn:aws:iam::{OTHER}:user/KEY")]});
+    let with_id = |effect: &str, operator: &str| {
+        let mut with = statement(effect, json!("*"));
+        with["Condition"] = json!({operator: {"cloudtrail:ExternalId": "secret-id"}});
+        with
+    };
+    let allow = |principal| Some(json!([statement("Allow", principal)]));
+    let owner_denied = Some(json!([statement("Deny", root(OWNER))]));
+    use Rights::{Everything, OwnAccount};
+    let mine = || allows(CHANNEL);
+    #[rustfmt::skip]
+    let rows = [
+        // The account, what it may itself, the channel's policy, the external id; who says no.
+        (OWNER, OwnAccount, None, None, None),
+        (OWNER, Everything, None, None, None),
+        (OWNER, mine(), None, None, None),
+        (OWNER, nothing.clone(), None, None, Some("identity")),
+        (OWNER, nothing.clone(), allow(root(OWNER)), None, None),
+        (OWNER, denies.clone(), allow(root(OWNER)), None, Some("identity")),
+        (OWNER, OwnAccount, owner_denied.clone(), None, Some("resource")),
+        (OWNER, Everything, owner_denied, None, Some("resource")),
+        (OWNER, OwnAccount, allow(root(OTHER)), None, None),
+        (OTHER, OwnAccount, None, None, Some("resource")),
+        (OTHER, Everything, None, None, Some("resource")),
+        (OTHER, OwnAccount, allow(root(OTHER)), None, None),
+        (OTHER, OwnAccount, allow(json!({"AWS": OTHER})), None, None),
+        (OTHER, OwnAccount, allow(json!({"AWS": "*"})), None, None),
+        (OTHER, OwnAccount, allow(json!("*")), None, None),
+        (OTHER, OwnAccount, allow(user.clone()), None, None),
+        (OTHER, OwnAccount, allow(json!({"AWS": format!("arn:aws:iam::{OTHER}:user/key")})), None, Some("resource")),
+        (OTHER, OwnAccount, allow(root("999988887777")), None, Some("resource")),
+        (OTHER, mine(), allow(root(OTHER)), None, None),
+        (OTHER, mine(), None, None, Some("resource")),
+        (OTHER, allows("*"), allow(root(OTHER)), None, Some("identity")),
+        (OTHER, nothing, allow(root(OTHER)), None, Some("identity")),
+        (OTHER, denies, allow(root(OTHER)), None, Some("identity")),
+        (OTHER, OwnAccount, Some(json!([statement("Allow", json!("*")), statement("Deny", user)])), None, Some("resource")),
+        (OTHER, OwnAccount, Some(json!([with_id("Allow", "StringEquals")])), Some("secret-id"), None),
+        (OTHER, OwnAccount, Some(json!([with_id("Allow", "StringEquals")])), Some("other-id"), Some("resource")),
+        (OTHER, OwnAccount, Some(json!([with_id("Allow", "StringEquals")])), None, Some("resource")),
+        (OWNER, OwnAccount, Some(json!([with_id("Deny", "StringNotEquals")])), Some("secret-id"), None),
+        (OWNER, OwnAccount, Some(json!([with_id("Deny", "StringNotEquals")])), None, Some("resource")),
+    ];
+    for (account, rights, policy, external_id, refused_by) in rows {
+        let policy = policy.map(|statements| of_channel(statements).unwrap());
+        let caller = caller("KEY", account, "us-east-1", rights);
+        let at = crate::auth::AtResource {
+            owner: OWNER.parse().unwrap(),
+            policy: policy.as_ref(),
+            external_id,
+        };
+        let outcome = caller.authorize_at(crate::auth::PUT_AUDIT_EVENTS, CHANNEL, at, NOW);
+        let told = outcome.err().map(|denied| match denied.is_by_resource() {
+            true => "resource",
+            false => "identity",
+        });
+        assert_eq!(told, refused_by, "{caller:?} {policy:?} {external_id:?}");
+    }
+}
+
+#[test]
+fn the_policy_of_a_channel_is_about_nothing_else() {
+    use serde_json::json;
+    let sound = || statement("Allow", json!({"AWS": "444455556666"}));
+    let with = |member: &str, value: serde_json::Value| {
+        let mut changed = sound();
+        changed[member] = value;
+        json!([changed])
+    };
+    assert!(of_channel(sound()).is_ok(), "one statement without a list");
+    assert!(of_channel(json!(vec![sound(); 20])).is_ok());
+    let fifty = vec!["444455556666"; 50];
+    assert!(of_channel(with("Principal", json!({"AWS": fifty}))).is_ok());
+    let mut without = sound();
+    without.as_object_mut().unwrap().remove("Principal");
+    let mut negated = without.clone();
+    negated["NotPrincipal"] = json!("*");
+    let fifty_one = vec!["444455556666"; 51];
+    for (bad, told) in [
+        (json!([]), "Statement"),
+        (json!(vec![sound(); 21]), "at most 20 statements, given: 21"),
+        (json!([without]), "Statement[0].Principal is"),
+        (json!([negated]), "Statement[0].Principal is"),
+        (
+            with("Principal", json!({"AWS": []})),
+            "1 to 50 principals, given: 0",
+        ),
+        (
+            with("Principal", json!({"AWS": fifty_one})),
+            "1 to 50 principals, given: 51",
+        ),
+        (
+            with("Principal", json!({"Service": "s3.amazonaws.com"})),
+            "has Service",
+        ),
+        (with("Principal", json!({})), "is empty"),
+        (
+            with("Principal", json!({"AWS": "alice"})),
+            "no principal that traild has",
+        ),
+        (
+            with("Principal", json!({"AWS": 444_455_556_666_u64})),
+            "no principal that traild has",
+        ),
+        (
+            with(
+                "Principal",
+                json!({"AWS": "arn:aws:iam::444455556666:role/r"}),
+            ),
+            "no principal that traild has",
+        ),
+        (
+            with(
+                "Principal",
+                json!({"AWS": "arn:aws:iam::444455556666:user/*"}),
+            ),
+            "no principal that traild has",
+        ),
+        (
+            with("Action", json!("cloudtrail-data:*")),
+            "one action alone",
+        ),
+        (
+            with(
+                "Action",
+                json!([
+                    "cloudtrail-data:PutAuditEvents",
+                    "cloudtrail-data:PutAuditEvents"
+                ]),
+            ),
+            "one action alone",
+        ),
+        (
+            with("Action", json!("cloudtrail:GetChannel")),
+            "one action alone",
+        ),
+        (
+            with("Resource", json!("*")),
+            "the channel that the policy is attached to",
+        ),
+        (
+            with(
+                "Resource",
+                json!([
+                    CHANNEL,
+                    "arn:aws:cloudtrail:us-east-1:111122223333:channel/other"
+                ]),
+            ),
+            "attached to",
+        ),
+        (
+            with(
+                "Condition",
+                json!({"StringEquals": {"sts:ExternalId": "x"}}),
+            ),
+            "a key that traild does not have",
+        ),
+        (with("Effect", json!("Maybe")), "Effect"),
+        (with("Extra", json!(1)), "no element of a policy"),
+    ] {
+        let wrong = of_channel(bad.clone()).unwrap_err().to_string();
+        assert!(wrong.contains(told), "{wrong}: {bad}");
+    }
+}

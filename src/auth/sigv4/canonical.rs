@@ -95,7 +95,7 @@ fn headers(out: &mut Vec<u8>, given: &HeaderMap, signed: &str) {
 }
 
 /// Names and values of a query, decoded. A plus is a plus, and a percent sign without two hex digits behind it is itself.
-pub(super) fn pairs(query: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub fn pairs(query: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
     let parts = query.split('&').filter(|part| !part.is_empty());
     let pairs = parts.map(|part| part.split_once('=').unwrap_or((part, "")));
     pairs

@@ -27,6 +27,7 @@ mod expected;
 mod key;
 mod sign;
 
+pub use canonical::pairs;
 pub use claim::Claim;
 pub use expected::{Expected, Payload};
 pub use key::{SigningKey, SigningKeys};
