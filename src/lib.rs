@@ -53,11 +53,13 @@
 //! # CloudTrail's own words
 //!
 //! What traild has can be asked for by any AWS client: [`api`] speaks CloudTrail's protocol beside the events that come in, on the same listener.
-//! It reads and changes what others own, and owns nothing.
+//! It reads and changes what others own, and owns nothing. Channels are kept beside the trails in [`registry`]; what applications send by them ([`api::audit_events`]), as what
+//! API servers of Kubernetes send ([`ingest::kubernetes`]), becomes CloudTrail records on the way in and goes the way of all events.
 //!
 //! ```text
-//!  AWS CLI, SDKs ─► api ─┬─► registry      which trails there are ─► daemon: the legs that run
-//!                        └─► digest::keys  which keys have signed
+//!  AWS CLI, SDKs ─► api ─┬─► registry      which trails and channels there are ─► daemon: the legs that run
+//!                        ├─► digest::keys  which keys have signed
+//!                        └─► ingest        what comes by channels
 //! ```
 //!
 //! # Who is let in
@@ -88,7 +90,7 @@ pub mod wal;
 pub mod ingest;
 pub mod trail;
 
-// Which trails there are.
+// Which trails and channels there are.
 pub mod registry;
 
 // From events to a file.

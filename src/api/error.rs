@@ -12,7 +12,7 @@ use crate::deliver::failure::Failure;
 use crate::digest::keys::{InvalidTimeRange, KeysError};
 use crate::event::{AccountId, Region};
 use crate::ingest::body::BodyError;
-use crate::registry::{NoRoom, NotKept, StartedTooOften};
+use crate::registry::{NoRoom, NotKept, StartedTooOften, channels};
 use crate::trail::InvalidTrailName;
 use crate::trail::selector::InvalidEventSelectors;
 
@@ -54,6 +54,9 @@ pub enum Error {
     InvalidToken,
     #[error(transparent)]
     ForeignToken(#[from] ForeignToken),
+    /// The same, where the operation calls it so.
+    #[error(transparent)]
+    InvalidNextToken(ForeignToken),
     #[error(
         "account {0} has no organization trail, whose organization_id says which organization it is of"
     )]
@@ -114,6 +117,22 @@ pub enum Error {
     )]
     NoOrganization,
 
+    // Of channels and their policies.
+    #[error(transparent)]
+    NoRoomForChannel(#[from] channels::NoRoom),
+    #[error(
+        "the source of a channel is Custom, or the name of an integration: a letter, then letters, digits, '.', '_' and '-', given: {0}"
+    )]
+    InvalidSource(String),
+    #[error("'{0}' is not the ARN of a channel, an event data store or a dashboard")]
+    ResourceArnNotValid(String),
+    #[error("'{0}' is not of a type that has a resource policy here: channels have")]
+    ResourceTypeWithoutPolicy(String),
+    #[error("{0} has no resource policy")]
+    ResourcePolicyNotFound(String),
+    #[error("the resource policy is not valid: {0}")]
+    ResourcePolicyNotValid(String),
+
     // Of tags.
     #[error("nothing here has the ARN {0}")]
     ResourceNotFound(String),
@@ -121,15 +140,15 @@ pub enum Error {
     ChannelArnInvalid(String),
     #[error("no channel has the ARN {0}")]
     ChannelNotFound(String),
-    #[error("'{0}' is not the ARN of an event data store")]
+    #[error("'{0}' is not the ARN of an event data store of this account")]
     EventDataStoreArnInvalid(String),
     #[error("no event data store has the ARN {0}")]
     EventDataStoreNotFound(String),
-    #[error("'{0}' is not of a type that has tags here: trails have")]
+    #[error("'{0}' is not of a type that has tags here: trails and channels have")]
     ResourceTypeNotSupported(String),
     #[error("{0}")]
     InvalidTagParameter(String),
-    #[error("a trail has at most {most} tags, this would make {would_be}")]
+    #[error("a trail or channel has at most {most} tags, this would make {would_be}")]
     TagsLimitExceeded { most: usize, would_be: usize },
 
     // Of what a trail delivers to.
@@ -188,6 +207,7 @@ impl Error {
             Self::CloudTrailArnInvalid(_) => "CloudTrailARNInvalidException",
             Self::InvalidTimeRange(_) => "InvalidTimeRangeException",
             Self::InvalidToken | Self::ForeignToken(_) => "InvalidTokenException",
+            Self::InvalidNextToken(_) => "InvalidNextTokenException",
             Self::OrganizationsNotInUse(_) => "AWSOrganizationsNotInUseException",
             Self::TrailNotFound { .. } => "TrailNotFoundException",
             Self::NoRoom(NoRoom::Exists { .. }) => "TrailAlreadyExistsException",
@@ -211,12 +231,24 @@ impl Error {
             Self::InsightNotEnabled(_) => "InsightNotEnabledException",
             Self::NotOrganizationMasterAccount(_) => "NotOrganizationMasterAccountException",
             Self::NoOrganization => "OrganizationsNotInUseException",
+            Self::NoRoomForChannel(
+                channels::NoRoom::Name { .. } | channels::NoRoom::Source { .. },
+            ) => "ChannelAlreadyExistsException",
+            Self::NoRoomForChannel(channels::NoRoom::InRegion { .. } | channels::NoRoom::InAll) => {
+                "ChannelMaxLimitExceededException"
+            }
+            Self::InvalidSource(_) => "InvalidSourceException",
+            Self::ResourceArnNotValid(_) => "ResourceARNNotValidException",
+            Self::ResourcePolicyNotFound(_) => "ResourcePolicyNotFoundException",
+            Self::ResourcePolicyNotValid(_) => "ResourcePolicyNotValidException",
             Self::ResourceNotFound(_) => "ResourceNotFoundException",
             Self::ChannelArnInvalid(_) => "ChannelARNInvalidException",
             Self::ChannelNotFound(_) => "ChannelNotFoundException",
             Self::EventDataStoreArnInvalid(_) => "EventDataStoreARNInvalidException",
             Self::EventDataStoreNotFound(_) => "EventDataStoreNotFoundException",
-            Self::ResourceTypeNotSupported(_) => "ResourceTypeNotSupportedException",
+            Self::ResourceTypeNotSupported(_) | Self::ResourceTypeWithoutPolicy(_) => {
+                "ResourceTypeNotSupportedException"
+            }
             Self::InvalidTagParameter(_) => "InvalidTagParameterException",
             Self::TagsLimitExceeded { .. } => "TagsLimitExceededException",
             Self::S3BucketDoesNotExist(_) => "S3BucketDoesNotExistException",

@@ -6,6 +6,8 @@
 //!  timestamp    moments on the wire                                    given   what callers set a trail to
 //!  token        where a list goes on                                   tags    what a trail is tagged with
 //!  preflight    whether what a trail delivers to will take it          status  how a trail's deliveries go
+//!  channel      a channel in the API's words                           resource_policy  who else may send by one
+//!  audit_events what comes by channels: an API of its own, REST-JSON
 //! ```
 //!
 //! An operation is a request, an answer, and what leads from one to the other ([`Operation`]). To add one is a file and a line in
@@ -15,11 +17,14 @@
 //! Who asks, from which account and in which region, was settled at the door ([`crate::auth`]); whether they may is asked here, for each operation,
 //! when its request is read and before it runs.
 
+pub mod audit_events;
+pub mod channel;
 pub mod error;
 pub mod given;
 pub mod operations;
 pub mod preflight;
 pub mod protocol;
+pub mod resource_policy;
 pub mod status;
 pub mod tags;
 pub mod timestamp;
@@ -51,6 +56,7 @@ use crate::registry::Registry;
 use crate::telemetry;
 use crate::wal::Position;
 
+use channel::Ingestions;
 pub use error::Error;
 use preflight::Preflight;
 use protocol::Target;
@@ -79,6 +85,8 @@ pub struct Home {
     pub journal: Holds,
     pub facts: Facts,
     pub preflight: Arc<dyn Preflight>,
+    /// What came by each channel last.
+    pub ingestions: Ingestions,
 }
 
 impl fmt::Debug for Home {
@@ -125,6 +133,7 @@ pub struct Api {
     home: Arc<Home>,
     limits: Arc<Limits>,
     budget: Budget,
+    audit_bodies: audit_events::Bodies,
 }
 
 impl Api {
@@ -138,6 +147,7 @@ impl Api {
             home: Arc::new(home),
             limits: Arc::new(limits),
             budget: Budget::new(BODIES_BYTES, MAX_BODY_BYTES),
+            audit_bodies: audit_events::Bodies::default(),
         }
     }
 

@@ -1,13 +1,13 @@
 //! What a trail is tagged with (API reference, `Tag`; AWS General Reference, "tagging AWS resources").
 //!
-//! A trail has at most 50 tags, no two of one key. A key has 1 to 128 characters and does not begin with `aws:`, a value at most 256. Tags
+//! A trail or a channel has at most 50 tags, no two of one key. A key has 1 to 128 characters and does not begin with `aws:`, a value at most 256. Tags
 //! are told apart by their keys, upper and lower case apart, and are removed by their keys whatever value is said.
 
 use std::sync::Arc;
 
-use super::{Call, Error};
+use super::{Call, Error, channel, trail};
 use crate::event::refusal::shown;
-use crate::registry::{Entry, Tag};
+use crate::registry::{Channel, Entry, Tag};
 use crate::trail::arn::Arn;
 
 /// CloudTrail user guide, "quotas".
@@ -64,7 +64,7 @@ fn check_key(key: &str) -> Result<(), Error> {
     )))
 }
 
-/// Adds tags to those of a trail, the new value for one that is there.
+/// Adds tags to those that are there, the new value for one that is there.
 pub fn add(tags: &mut Vec<Tag>, new: Vec<Tag>) -> Result<(), Error> {
     let mut added = tags.clone();
     for tag in new {
@@ -84,8 +84,41 @@ pub fn add(tags: &mut Vec<Tag>, new: Vec<Tag>) -> Result<(), Error> {
     Ok(())
 }
 
-/// The trail that a tag operation names, by its ARN only, from every region.
-pub fn resource(call: &Call<'_>, given: &str) -> Result<Arc<Entry>, Error> {
+/// What has tags.
+#[derive(Debug)]
+pub enum Tagged {
+    Trail(Arc<Entry>),
+    Channel(Arc<Channel>),
+}
+
+impl Tagged {
+    pub fn tags(&self) -> &[Tag] {
+        match self {
+            Self::Trail(entry) => &entry.tags,
+            Self::Channel(channel) => &channel.tags,
+        }
+    }
+
+    /// Changes its tags, if the API may.
+    pub async fn change(
+        &self,
+        call: &Call<'_>,
+        change: impl FnOnce(&mut Vec<Tag>) -> Result<(), Error> + Send + 'static,
+    ) -> Result<(), Error> {
+        match self {
+            Self::Trail(entry) => {
+                trail::of_api(entry)?;
+                trail::change_entry(call, entry, |entry| change(&mut entry.tags)).await
+            }
+            Self::Channel(found) => {
+                channel::change(call, found.arn(), |channel| change(&mut channel.tags)).await
+            }
+        }
+    }
+}
+
+/// What a tag operation names, by its ARN only: a trail from every region, a channel from its own.
+pub fn resource(call: &Call<'_>, given: &str) -> Result<Tagged, Error> {
     let text = || shown(given.as_bytes(), 256);
     let Some(arn) = Arn::regional(given, "cloudtrail") else {
         // What is an ARN of something else has a place in AWS, but no tags here.
@@ -102,12 +135,11 @@ pub fn resource(call: &Call<'_>, given: &str) -> Result<Arc<Entry>, Error> {
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b));
     match (kind, is_id) {
-        ("trail", _) => match super::trail::found(call, given) {
+        ("trail", _) => match trail::found(call, given) {
             Err(Error::TrailNotFound { .. }) => Err(Error::ResourceNotFound(text())),
-            found => found,
+            found => found.map(Tagged::Trail),
         },
-        ("channel", true) => Err(Error::ChannelNotFound(text())),
-        ("channel", false) => Err(Error::ChannelArnInvalid(text())),
+        ("channel", _) => channel::found(call, given).map(Tagged::Channel),
         ("eventdatastore", true) => Err(Error::EventDataStoreNotFound(text())),
         ("eventdatastore", false) => Err(Error::EventDataStoreArnInvalid(text())),
         _ => Err(Error::ResourceTypeNotSupported(text())),

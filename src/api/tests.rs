@@ -122,6 +122,7 @@ impl Fixture {
             journal: Arc::new(|| Position(64)..Position(4096)),
             facts: Arc::new(move |_| facts.clone()),
             preflight: self.preflight.clone(),
+            ingestions: channel::Ingestions::default(),
         })
     }
 }

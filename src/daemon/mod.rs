@@ -13,7 +13,7 @@
 //!   ledger/    what was sealed and delivered
 //!   cursors/   where the legs besides S3 are      dead-letters/  what destinations would not take
 //!   digests/   what chains of digests remember, and the sealed ones   keys/  what they are signed with
-//!   trails.json  the trails that callers of the API have made
+//!   trails.json  the trails that callers of the API have made      channels.json  the channels
 //!   inputs.json  how far files were read      buckets/  the embedded store
 //! ```
 
@@ -294,6 +294,7 @@ impl Daemon {
                 })
             },
             preflight: Arc::new(preflight::Asking::new(config, addresses)),
+            ingestions: api::channel::Ingestions::default(),
         });
         let door = Door::new(
             config.account_id,

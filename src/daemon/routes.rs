@@ -3,6 +3,8 @@
 //! | path | speaks | signed for | asks the policy for |
 //! |---|---|---|---|
 //! | `/` | JSON 1.1 | the service of its `X-Amz-Target` | the operation, once its request is read |
+//! | `/PutAuditEvents` | REST-JSON | `cloudtrail-data` | `cloudtrail-data:PutAuditEvents` on the channel, whose policy is asked, too |
+//! | `/v1/kubernetes/audit` | traild | `traild` | `traild:PutKubernetesAudit`, for the caller's account |
 //! | `/v1/events` | traild | `traild` | `traild:PutEvents`, for each account that the events are of |
 //! | `/v1/status` | traild | `traild` | `traild:GetStatus` |
 //!
@@ -21,9 +23,11 @@ use hyper::body::Incoming;
 use super::status::Asked;
 use crate::api::Api;
 use crate::api::protocol::Service;
+use crate::auth::sigv4::pairs;
 use crate::auth::{self, Admitted, Caller, Door, Protocol, SignedBody};
 use crate::clock::WallMillis;
 use crate::ingest::http::post_events;
+use crate::ingest::kubernetes::post_audit;
 use crate::ingest::{Accounts, Ingest, Origin};
 use crate::server::Peer;
 use crate::server::ops::Ops;
@@ -53,6 +57,14 @@ pub fn api(
         (_, "/v1/events") => {
             let parts = parts.clone();
             Box::pin(async move { events(&parts, request, peer).await })
+        }
+        (_, "/PutAuditEvents") => {
+            let parts = parts.clone();
+            Box::pin(async move { audit_events(&parts, request, peer).await })
+        }
+        (_, "/v1/kubernetes/audit") => {
+            let parts = parts.clone();
+            Box::pin(async move { kubernetes_audit(&parts, request, peer).await })
         }
         (&Method::GET, "/v1/status") => {
             let parts = parts.clone();
@@ -100,13 +112,9 @@ async fn operation(parts: &Parts, request: Request<Incoming>, peer: Peer) -> Ans
 
 async fn events(parts: &Parts, request: Request<Incoming>, peer: Peer) -> Answer {
     let (head, body) = request.into_parts();
+    let source_ip = peer.source_ip().to_string();
     let answer = async |head, body, caller: Caller| {
-        let from = Origin {
-            account: Some(caller.account),
-            region: Some(caller.region),
-            peer: peer.source_ip().to_string(),
-            accounts: accounts(caller),
-        };
+        let from = origin(caller, source_ip, auth::PUT_EVENTS);
         post_events(&parts.ingest, Request::from_parts(head, body), from).await
     };
     admitted(
@@ -121,15 +129,69 @@ async fn events(parts: &Parts, request: Request<Incoming>, peer: Peer) -> Answer
     .await
 }
 
-/// Whose events a caller may send.
-fn accounts(caller: Caller) -> Accounts {
+async fn kubernetes_audit(parts: &Parts, request: Request<Incoming>, peer: Peer) -> Answer {
+    let (head, body) = request.into_parts();
+    let source_ip = peer.source_ip().to_string();
+    let answer = async |head: request::Parts, body, caller: Caller| {
+        let from = origin(caller, source_ip, auth::PUT_KUBERNETES_AUDIT);
+        let query = pairs(head.uri.query().unwrap_or_default());
+        let cluster = query.into_iter().find(|(name, _)| name == b"cluster");
+        let cluster = cluster.map(|(_, value)| String::from_utf8_lossy(&value).into_owned());
+        let request = Request::from_parts(head, body);
+        post_audit(&parts.ingest, request, from, cluster).await
+    };
+    admitted(
+        &parts.door,
+        head,
+        body,
+        peer,
+        auth::TRAILD,
+        Protocol::Traild,
+        answer,
+    )
+    .await
+}
+
+async fn audit_events(parts: &Parts, request: Request<Incoming>, peer: Peer) -> Answer {
+    let (head, body) = request.into_parts();
+    let source_ip = peer.source_ip().to_string();
+    let answer = async |head, body, caller: Caller| {
+        let request = Request::from_parts(head, body);
+        let answer = parts
+            .api
+            .put_audit_events(&parts.ingest, request, &caller, source_ip);
+        answer.await
+    };
+    admitted(
+        &parts.door,
+        head,
+        body,
+        peer,
+        auth::CLOUDTRAIL_DATA,
+        Protocol::RestJson,
+        answer,
+    )
+    .await
+}
+
+fn origin(caller: Caller, source_ip: String, action: &'static str) -> Origin {
+    Origin {
+        account: Some(caller.account),
+        region: Some(caller.region),
+        peer: source_ip,
+        accounts: accounts(caller, action),
+    }
+}
+
+/// Whose events a caller may send by this action.
+fn accounts(caller: Caller, action: &'static str) -> Accounts {
     if caller.may_do_everything() {
         return Accounts::every();
     }
     let now = WallMillis::now();
     Accounts::asking(move |account| {
         let events = format!("arn:aws:traild:{}:{account}:events", caller.region);
-        let allowed = caller.authorize(auth::PUT_EVENTS, &events, now);
+        let allowed = caller.authorize(action, &events, now);
         allowed.map_err(|denied| denied.to_string())
     })
 }

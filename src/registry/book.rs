@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::channels::{Channel, Channels};
 use crate::clock::WallMillis;
 use crate::event::{AccountId, Region};
 use crate::trail::{Accounts, Logging, Trail};
@@ -22,12 +23,13 @@ pub const MAX_TRAILS: usize = 200;
 /// Times that a trail was started, of which the journal still holds something.
 pub const MAX_SPANS: usize = 1000;
 
-/// The trails, those of the configuration first, the others as they were made.
+/// The trails, those of the configuration first, the others as they were made; and the channels.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Book {
     entries: Vec<Arc<Entry>>,
     /// Trails of the API whose ARN one of the configuration has now. They are back when that is taken out.
     covered: Vec<Arc<Entry>>,
+    pub channels: Channels,
 }
 
 /// A trail, and what is kept with it.
@@ -53,7 +55,7 @@ pub enum KeptBy {
     Nobody,
 }
 
-/// A tag of a trail (API reference, `Tag`).
+/// A tag of a trail or a channel (API reference, `Tag`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Tag {
@@ -180,6 +182,13 @@ impl Book {
             }
         }
         book
+    }
+
+    pub fn with_channels(self, kept: Vec<Channel>) -> Self {
+        Self {
+            channels: Channels::new(kept),
+            ..self
+        }
     }
 
     /// The trails that there are.

@@ -6,11 +6,12 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::book::{Book, Entry, InsightSelector, KeptBy, Tag};
+use super::kept;
 use crate::clock::WallMillis;
 use crate::snapshot;
 use crate::trail::selector::spec::{AdvancedEventSelector, EventSelector};
@@ -60,23 +61,9 @@ struct KeptOrganization {
 
 /// What is kept. Blocking. A file that cannot be understood is put aside.
 pub fn read(path: &Path, now: WallMillis) -> io::Result<Vec<Entry>> {
-    let Some(bytes) = snapshot::read(path)? else {
-        return Ok(Vec::new());
-    };
-    let why = match entries(&bytes) {
-        Ok(entries) => return Ok(entries),
-        Err(why) => why,
-    };
-    let aside = aside(path, now);
-    std::fs::rename(path, &aside)?;
-    tracing::error!(
-        path = %path.display(),
-        aside = %aside.display(),
-        error = why,
-        "the trails that were made through the API cannot be read and are gone until they are made again; what they had sealed is \
-         delivered once they are; the file is kept aside"
-    );
-    Ok(Vec::new())
+    const LOSS: &str = "the trails that were made through the API cannot be read and are gone until they are made again; what they had \
+                        sealed is delivered once they are; the file is kept aside";
+    kept::read(path, now, entries, LOSS)
 }
 
 /// Blocking, durable when it returns.
@@ -89,15 +76,8 @@ pub fn write(path: &Path, book: &Book) -> io::Result<()> {
     snapshot::replace(path, &snapshot::with_sum(&json))
 }
 
-fn aside(path: &Path, now: WallMillis) -> PathBuf {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(format!(".damaged-{}", now.0));
-    aside.into()
-}
-
 /// Or what is wrong.
-fn entries(bytes: &[u8]) -> Result<Vec<Entry>, String> {
-    let json = snapshot::without_sum(bytes).ok_or("its sum is another")?;
+fn entries(json: &[u8]) -> Result<Vec<Entry>, String> {
     let kept: Kept = serde_json::from_slice(json).map_err(|error| error.to_string())?;
     if kept.version != VERSION {
         return Err(format!("it is of version {}", kept.version));

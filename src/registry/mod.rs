@@ -1,7 +1,8 @@
-//! Every trail there is: those of the configuration file, and those that callers of the API have made.
+//! Every trail there is: those of the configuration file, and those that callers of the API have made; and every channel.
 //!
 //! ```text
-//!  book   the trails as values: who keeps each, what it is tagged with, when it was started     file   its form on the disk
+//!  book   the trails as values: who keeps each, what it is tagged with, when it was started     file           their form on the disk
+//!        channels   the channels as values                                                   channel_file   theirs
 //!
 //!  API ─► change(book) ─► trails.json, fsynced ─► generation ─► daemon ─► applied ─► the caller is answered
 //! ```
@@ -9,14 +10,18 @@
 //! - A trail of the configuration file can be read here and not be changed; one of the API is in `data_dir/trails.json`.
 //! - Changes come one after the other. Each is decided on a copy of the book, and is what everybody sees once it is on the disk; one that cannot be
 //!   written has not happened.
+//! - Channels are kept in the same way in `data_dir/channels.json`. A change is one of trails or one of channels; legs know of no channel.
 //! - What legs have to know of it is a [`Generation`]. A change is answered when its generation runs, or after [`PATIENCE`] anyway: durable it
 //!   is, and it runs sooner or later.
 //! - A trail that is deleted stays in the generations, and nowhere else, until [`Registry::forget`] says that all it had recorded before is
 //!   delivered. One that is made under its ARN meanwhile takes over what is left of it.
-//! - A file that is damaged is put aside under another name, and told of: the daemon starts with the trails of its configuration.
+//! - A file that is damaged is put aside under another name, and told of ([`kept`]): the daemon starts with the trails of its configuration.
 
 pub mod book;
+mod channel_file;
+pub mod channels;
 mod file;
+mod kept;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -32,12 +37,14 @@ use crate::wal::Position;
 
 pub use book::{Book, Entry, KeptBy, NoRoom, StartedTooOften};
 pub use book::{InsightSelector, Tag};
+pub use channels::{Channel, Destination};
 
 /// How long a caller waits for the legs to take a change up.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Below `data_dir`.
 const FILE: &str = "trails.json";
+const CHANNELS_FILE: &str = "channels.json";
 
 /// The trails. Clones share them.
 #[derive(Debug, Clone)]
@@ -48,6 +55,7 @@ pub struct Registry {
 #[derive(Debug)]
 struct Shared {
     path: PathBuf,
+    channels_path: PathBuf,
     /// Held while a change is decided and written.
     changing: Mutex<()>,
     book: Mutex<Arc<Book>>,
@@ -83,7 +91,7 @@ impl Generation {
 
 /// A change has not happened, as it could not be written.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot keep the trails in {path}")]
+#[error("cannot keep the change in {path}")]
 pub struct NotKept {
     path: PathBuf,
     #[source]
@@ -94,12 +102,16 @@ impl Registry {
     /// Blocking. `configured` are the file's trails.
     pub fn open(data_dir: &Path, configured: Vec<Trail>) -> io::Result<Self> {
         let path = data_dir.join(FILE);
-        let kept = file::read(&path, WallMillis::now())?;
-        let book = Book::new(configured, kept);
+        let channels_path = data_dir.join(CHANNELS_FILE);
+        let now = WallMillis::now();
+        let kept = file::read(&path, now)?;
+        let channels = channel_file::read(&channels_path, now)?;
+        let book = Book::new(configured, kept).with_channels(channels);
         let generation = watch::Sender::new(Generation::of(&book, 1));
         Ok(Self {
             shared: Arc::new(Shared {
                 path,
+                channels_path,
                 changing: Mutex::default(),
                 book: Mutex::new(Arc::new(book)),
                 generation,
@@ -202,10 +214,7 @@ impl Shared {
         if after == *before {
             return Ok((answer, number));
         }
-        file::write(&self.path, &after).map_err(|source| NotKept {
-            path: self.path.clone(),
-            source,
-        })?;
+        self.write(&before, &after)?;
         let next = Generation::of(&after, number + 1);
         *lock(&self.book) = Arc::new(after);
         if self.generation.borrow().asks_for_the_same(&next) {
@@ -213,6 +222,22 @@ impl Shared {
         }
         self.generation.send_replace(next);
         Ok((answer, number + 1))
+    }
+
+    /// Only the file that has something new.
+    fn write(&self, before: &Book, after: &Book) -> Result<(), NotKept> {
+        let not_kept = |path: &Path| {
+            let path = path.to_owned();
+            move |source| NotKept { path, source }
+        };
+        if after.channels != before.channels {
+            let path = &self.channels_path;
+            channel_file::write(path, &after.channels).map_err(not_kept(path))?;
+        }
+        if !after.kept().eq(before.kept()) {
+            file::write(&self.path, after).map_err(not_kept(&self.path))?;
+        }
+        Ok(())
     }
 }
 

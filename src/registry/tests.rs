@@ -157,6 +157,80 @@ fn the_form_on_disk_does_not_change() {
     assert_eq!(file::read(&path, NOW).unwrap(), [full()]);
 }
 
+fn channel(name: &str) -> Channel {
+    Channel {
+        id: "6464f5be-705b-4c51-b64c-d46643ff96dc".to_owned(),
+        account: "111122223333".parse().unwrap(),
+        region: "us-east-1".parse().unwrap(),
+        name: name.to_owned(),
+        source: "Custom".to_owned(),
+        destinations: vec![Destination {
+            kind: "EVENT_DATA_STORE".to_owned(),
+            location: "arn:aws:cloudtrail:us-east-1:111122223333:eventdatastore/8fb8a0e9"
+                .to_owned(),
+        }],
+        tags: vec![Tag {
+            key: "team".to_owned(),
+            value: None,
+        }],
+        policy: Some("{}".to_owned()),
+    }
+}
+
+#[test]
+fn the_form_of_channels_on_disk_does_not_change() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(CHANNELS_FILE);
+    let book = Book::default().with_channels(vec![channel("wiki")]);
+    channel_file::write(&path, &book.channels).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    let json = crate::snapshot::without_sum(&bytes).unwrap();
+    assert_eq!(
+        std::str::from_utf8(json).unwrap(),
+        concat!(
+            r#"{"version":1,"channels":[{"id":"6464f5be-705b-4c51-b64c-d46643ff96dc","account":"111122223333","region":"us-east-1","#,
+            r#""name":"wiki","source":"Custom","destinations":[{"Type":"EVENT_DATA_STORE","#,
+            r#""Location":"arn:aws:cloudtrail:us-east-1:111122223333:eventdatastore/8fb8a0e9"}],"tags":[{"Key":"team"}],"policy":"{}"}]}"#
+        )
+    );
+    assert_eq!(channel_file::read(&path, NOW).unwrap(), [channel("wiki")]);
+}
+
+#[tokio::test]
+async fn channels_are_kept_beside_the_trails_and_make_no_generation() {
+    let directory = tempfile::tempdir().unwrap();
+    let registry = open(directory.path(), vec![trail()]);
+    create(&registry, named("made")).await;
+    let number = registry.watch().borrow().number;
+    let trails = fs::read(directory.path().join(FILE)).unwrap();
+    let created = registry.change(|book| {
+        book.channels.create(channel("wiki")).unwrap();
+        Ok::<_, NotKept>(())
+    });
+    created.await.unwrap();
+    assert_eq!(registry.watch().borrow().number, number);
+    assert_eq!(fs::read(directory.path().join(FILE)).unwrap(), trails);
+
+    let channels = |registry: &Registry| -> Vec<Channel> {
+        let book = registry.book();
+        let channels = book.channels.iter();
+        channels.map(|channel| Channel::clone(channel)).collect()
+    };
+    let again = open(directory.path(), vec![trail()]);
+    assert_eq!(channels(&again), [channel("wiki")]);
+    assert_eq!(names(&again), "main made");
+
+    // Damage to the one leaves the other.
+    let path = directory.path().join(CHANNELS_FILE);
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let damaged = open(directory.path(), vec![trail()]);
+    assert_eq!(channels(&damaged), []);
+    assert_eq!(names(&damaged), "main made");
+    assert!(!path.exists());
+}
+
 #[tokio::test]
 async fn a_change_that_is_refused_or_cannot_be_written_has_not_happened() {
     let directory = tempfile::tempdir().unwrap();

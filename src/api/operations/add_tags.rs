@@ -1,4 +1,4 @@
-//! AddTags: tags of a trail, which is named by its ARN. One that is there gets its new value.
+//! AddTags: tags of a trail or a channel, which is named by its ARN. One that is there gets its new value.
 
 use serde::Deserialize;
 
@@ -23,10 +23,9 @@ impl Operation for AddTags {
     }
 
     async fn run(self, call: &Call<'_>) -> Result<Empty, Error> {
-        let entry = tags::resource(call, &self.resource_id)?;
+        let tagged = tags::resource(call, &self.resource_id)?;
         let new = tags::checked(self.tags_list)?;
-        trail::of_api(&entry)?;
-        trail::change_entry(call, &entry, |entry| tags::add(&mut entry.tags, new)).await?;
+        tagged.change(call, |tags| tags::add(tags, new)).await?;
         Ok(Empty {})
     }
 }

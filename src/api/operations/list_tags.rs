@@ -1,4 +1,4 @@
-//! ListTags: the tags of up to 20 trails, named by their ARNs. All come in one answer.
+//! ListTags: the tags of up to 20 trails and channels, named by their ARNs. All come in one answer.
 
 use serde::{Deserialize, Serialize};
 
@@ -50,14 +50,14 @@ impl Operation for ListTags {
             )));
         }
         let list = self.resource_id_list.into_iter().map(|resource_id| {
-            let entry = tags::resource(call, &resource_id).map_err(|error| match error {
+            let tagged = tags::resource(call, &resource_id).map_err(|error| match error {
                 // The operation has no error of its own for it.
                 Error::ChannelNotFound(arn) => Error::ResourceNotFound(arn),
                 error => error,
             })?;
             Ok(ResourceTag {
                 resource_id,
-                tags_list: entry.tags.clone(),
+                tags_list: tagged.tags().to_vec(),
             })
         });
         Ok(Answer {

@@ -1,4 +1,4 @@
-//! RemoveTags: takes tags from a trail, which is named by its ARN. One that is not there is no mistake.
+//! RemoveTags: takes tags from a trail or a channel, which is named by its ARN. One that is not there is no mistake.
 
 use serde::Deserialize;
 
@@ -23,11 +23,10 @@ impl Operation for RemoveTags {
     }
 
     async fn run(self, call: &Call<'_>) -> Result<Empty, Error> {
-        let entry = tags::resource(call, &self.resource_id)?;
+        let tagged = tags::resource(call, &self.resource_id)?;
         let keys = tags::checked_keys(self.tags_list)?;
-        trail::of_api(&entry)?;
-        let changed = trail::change_entry(call, &entry, move |entry| {
-            entry.tags.retain(|tag| !keys.contains(&tag.key));
+        let changed = tagged.change(call, move |tags| {
+            tags.retain(|tag| !keys.contains(&tag.key));
             Ok(())
         });
         changed.await?;
