@@ -1,4 +1,4 @@
-//! What the ways in count. Every series exists from the start, but for the codes of audit events, which have names of their own.
+//! What the ways in count. Every series exists from the start.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -6,6 +6,25 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
 use crate::event::Code;
+
+/// Why audit events are refused, one by one, in the names that PutAuditEvents has for it (API reference of CloudTrail Data, `ResultErrorEntry`).
+pub mod audit_code {
+    pub const FIELD_TOO_LONG: &str = "FieldTooLong";
+    pub const FIELD_NOT_FOUND: &str = "FieldNotFound";
+    pub const INVALID_CHECKSUM: &str = "InvalidChecksum";
+    pub const INVALID_DATA: &str = "InvalidData";
+    pub const INVALID_RECIPIENT: &str = "InvalidRecipient";
+    pub const INVALID_EVENT_SOURCE: &str = "InvalidEventSource";
+
+    pub const ALL: [&str; 6] = [
+        FIELD_TOO_LONG,
+        FIELD_NOT_FOUND,
+        INVALID_CHECKSUM,
+        INVALID_DATA,
+        INVALID_RECIPIENT,
+        INVALID_EVENT_SOURCE,
+    ];
+}
 
 /// Counters of events; `Default` makes unregistered ones for tests.
 #[derive(Debug, Clone)]
@@ -29,10 +48,12 @@ impl Default for Metrics {
             skipped: Counter::default(),
             rejected: Family::default(),
         };
-        for code in Code::ALL {
-            drop(metrics.rejected.get_or_create(&CodeLabel {
-                code: code.as_str(),
-            }));
+        for code in Code::ALL
+            .map(Code::as_str)
+            .into_iter()
+            .chain(audit_code::ALL)
+        {
+            drop(metrics.rejected.get_or_create(&CodeLabel { code }));
         }
         metrics
     }
@@ -72,7 +93,7 @@ impl Metrics {
         self.count_rejected_as(code.as_str());
     }
 
-    /// By the code that the sender was told in another API.
+    /// By one of those, or of [`audit_code`].
     pub fn count_rejected_as(&self, code: &'static str) {
         self.rejected.get_or_create(&CodeLabel { code }).inc();
     }
@@ -106,7 +127,11 @@ mod tests {
             text.contains("traild_events_rejected_total{code=\"TooDeep\"} 1\n"),
             "{text}"
         );
-        for code in Code::ALL {
+        for code in Code::ALL
+            .map(Code::as_str)
+            .into_iter()
+            .chain(audit_code::ALL)
+        {
             assert!(
                 text.contains(&format!("traild_events_rejected_total{{code=\"{code}\"}}")),
                 "{text}"

@@ -21,7 +21,7 @@ pub mod tail;
 pub use accept::{Ingest, Made, Options, Origin};
 pub use accounts::Accounts;
 pub use answer::{Answer, Refused};
-pub use metrics::Metrics;
+pub use metrics::{Metrics, audit_code};
 
 #[cfg(test)]
 mod fixture;

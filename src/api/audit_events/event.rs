@@ -25,6 +25,9 @@ use crate::event::json;
 use crate::event::refusal::shown;
 use crate::event::scan::walk_object;
 use crate::event::time::parse_rfc3339;
+use crate::ingest::audit_code::{
+    FIELD_NOT_FOUND, FIELD_TOO_LONG, INVALID_DATA, INVALID_EVENT_SOURCE, INVALID_RECIPIENT,
+};
 use crate::registry::Channel;
 
 /// Why an event is not taken (API reference of CloudTrail Data, `ResultErrorEntry`).
@@ -34,13 +37,6 @@ pub struct Refused {
     pub code: &'static str,
     pub message: String,
 }
-
-pub const FIELD_TOO_LONG: &str = "FieldTooLong";
-pub const FIELD_NOT_FOUND: &str = "FieldNotFound";
-pub const INVALID_CHECKSUM: &str = "InvalidChecksum";
-pub const INVALID_DATA: &str = "InvalidData";
-pub const INVALID_RECIPIENT: &str = "InvalidRecipient";
-pub const INVALID_EVENT_SOURCE: &str = "InvalidEventSource";
 
 const KIB: usize = 1 << 10;
 

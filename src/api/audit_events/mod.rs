@@ -38,11 +38,12 @@ use crate::auth::{self, AtResource, Caller, ResourcePolicy};
 use crate::clock::WallMillis;
 use crate::event::fingerprint::event_id_of;
 use crate::event::refusal::shown;
+use crate::ingest::audit_code::{INVALID_CHECKSUM, INVALID_DATA};
 use crate::ingest::body::{self, Budget, Limits};
 use crate::ingest::{Accounts, Answer, Ingest, Made, Origin, answer};
 use crate::registry::Channel;
 use crate::telemetry;
-use event::{INVALID_CHECKSUM, INVALID_DATA, Refused};
+use event::Refused;
 
 pub use refusal::Error;
 
