@@ -1,13 +1,12 @@
 """deploy/ecs: what ECS takes, by the shapes of its own API, and what the daemon does with it: its configuration, health check and end."""
 
 import json
-import re
 
 import boto3
 import pytest
-import yaml
 from botocore.validate import validate_parameters
 
+import cloudformation
 from deploy_tools import DEPLOY
 from harness import run_cli
 
@@ -28,24 +27,6 @@ GIVEN = {
 }
 
 
-class Loader(yaml.SafeLoader):
-    """CloudFormation's YAML, with the GIVEN parameters and every condition true. Other resources are known by their names."""
-
-
-def resolved(loader, tag, node):
-    value = loader.construct_mapping(node, True) if isinstance(node, yaml.MappingNode) else loader.construct_sequence(node, True) if isinstance(node, yaml.SequenceNode) else node.value
-    if tag == "Ref":
-        return GIVEN.get(value, value)
-    if tag == "Sub":
-        return re.sub(r"\$\{([\w:.]+)\}", lambda match: GIVEN.get(match[1], match[1]), value)
-    if tag == "If":
-        return value[1]
-    return value
-
-
-Loader.add_multi_constructor("!", resolved)
-
-
 def from_cloudformation(value):
     """PascalCase as the API's camelCase; texts and lists as they are."""
     if isinstance(value, list):
@@ -62,7 +43,7 @@ def from_cloudformation(value):
 
 
 def task_definitions():
-    template = yaml.load((ECS / "service.yaml").read_text(), Loader)
+    template = cloudformation.load(ECS / "service.yaml", GIVEN)
     found = {"service.yaml": from_cloudformation(template["Resources"]["TaskDefinition"]["Properties"])}
     return found | {path.name: json.loads(path.read_text()) for path in sorted(ECS.glob("task-definition-*.json"))}
 
@@ -119,7 +100,7 @@ def test_a_task_has_time_to_stop(name):
 
 
 def test_two_tasks_never_share_a_data_dir():
-    service = yaml.load((ECS / "service.yaml").read_text(), Loader)["Resources"]["Service"]["Properties"]
+    service = cloudformation.load(ECS / "service.yaml", GIVEN)["Resources"]["Service"]["Properties"]
     assert service["DesiredCount"] == 1
     deployment = service["DeploymentConfiguration"]
     assert (deployment["MaximumPercent"], deployment["MinimumHealthyPercent"]) == (100, 0)
