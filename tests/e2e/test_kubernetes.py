@@ -7,6 +7,7 @@ files where the pod has them.
 import base64
 import functools
 import http.client
+import http.server
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import threading
 import tomllib
 import uuid
 from datetime import datetime, timezone
@@ -313,10 +315,67 @@ def test_a_change_of_the_configuration_starts_the_pod_anew(render):
     assert checksum({}) != checksum({"config": {"delivery": {"max_age": "30s"}}})
 
 
-def test_a_secret_that_is_made_is_kept_by_upgrades_and_one_that_is_given_is_used(render):
+class FakeCluster(http.server.BaseHTTPRequestHandler):
+    """As much of an API server as Helm asks when it looks for a Secret."""
+
+    KINDS = {
+        "v1": ["Secret", "ConfigMap", "Service", "ServiceAccount"],
+        "apps/v1": ["StatefulSet"],
+        "networking.k8s.io/v1": ["NetworkPolicy"],
+        "policy/v1": ["PodDisruptionBudget"],
+    }
+    GROUPS = [
+        {"name": version.partition("/")[0], "versions": [{"groupVersion": version, "version": "v1"}]} for version in KINDS if "/" in version
+    ]
+    ANSWERS = {
+        "/version": {"major": "1", "minor": "37", "gitVersion": "v1.37.0"},
+        "/api": {"kind": "APIVersions", "versions": ["v1"]},
+        "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": GROUPS},
+        "/api/v1/namespaces/audit/secrets/traild-credentials": {
+            "kind": "Secret",
+            "apiVersion": "v1",
+            "metadata": {
+                "name": "traild-credentials",
+                "namespace": "audit",
+                "labels": {"app.kubernetes.io/managed-by": "Helm"},
+                "annotations": {"meta.helm.sh/release-name": "traild", "meta.helm.sh/release-namespace": "audit"},
+            },
+            "data": {"TRAILDCLIENT": base64.b64encode(b"made-by-the-first-install").decode()},
+        },
+    }
+    for version, kinds in KINDS.items():
+        resources = [{"name": f"{kind.lower()}s", "namespaced": True, "kind": kind, "verbs": ["get"]} for kind in kinds]
+        path = f"/apis/{version}" if "/" in version else f"/api/{version}"
+        ANSWERS[path] = {"kind": "APIResourceList", "groupVersion": version, "resources": resources}
+
+    def do_GET(self):
+        answer = self.ANSWERS.get(self.path.partition("?")[0])
+        body = json.dumps(answer or {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404}).encode()
+        self.send_response(200 if answer else 404)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_secret_is_made_once_and_kept_by_upgrades(render, tools):
     made = only(rendered(render, {}), "Secret")
     assert made["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
     assert len(base64.b64decode(made["data"]["TRAILDCLIENT"])) == 40
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), FakeCluster) as cluster:
+        threading.Thread(target=cluster.serve_forever, daemon=True).start()
+        server = f"http://127.0.0.1:{cluster.server_port}"
+        command = [tools.helm, "template", "traild", CHART, "--namespace", "audit", "--dry-run=server", "--kube-apiserver", server]
+        code, out, err = run(*command, "--disable-openapi-validation")
+        cluster.shutdown()
+    assert code == 0, err
+    assert base64.b64decode(only(objects(out), "Secret")["data"]["TRAILDCLIENT"]) == b"made-by-the-first-install"
+
+
+def test_a_secret_that_is_given_is_used(render):
     given = rendered(render, EVERYTHING)
     assert {key: base64.b64decode(value) for key, value in only(given, "Secret")["data"].items()} == {"SENDER.1": b"a-secret"}
     [config] = [volume for volume in pod_of(given)["spec"]["volumes"] if volume["name"] == "config"]
@@ -347,6 +406,21 @@ def test_rules_and_dashboard_are_those_of_deploy_observability(render, tools, tm
     code, out, err = run(tools.helm, "template", "traild", package, "--set", "prometheusRule.enabled=true")
     assert code == 0, err
     assert only(objects(out), "PrometheusRule")["spec"] == rules
+
+
+def test_the_notes_say_what_the_values_lead_to(tools, tmp_path):
+    def notes(values):
+        file = tmp_path / "values.yaml"
+        file.write_text(yaml.safe_dump(values))
+        code, out, err = run(tools.helm, "install", "traild", CHART, "--namespace", "audit", "--dry-run=client", "--values", file)
+        assert code == 0, err
+        return out.partition("NOTES:")[2]
+
+    defaults = notes({})
+    assert "http://traild.audit.svc:4580 " in defaults and "secret traild-credentials" in defaults and "port-forward traild-0" in defaults
+    everything = notes(EVERYTHING)
+    assert "http://audit.audit.svc:443 " in everything and "The secret of" not in everything and "port-forward" not in everything
+    assert "whoever the network lets in" in notes(VARIANTS["anonymous"])
 
 
 def test_the_chart_is_of_this_version():
