@@ -3,10 +3,12 @@
 import json
 
 import boto3
+import parliament
 import pytest
 from botocore.validate import validate_parameters
 
 import cloudformation
+import iam
 from deploy_tools import DEPLOY
 from harness import run_cli
 
@@ -19,6 +21,7 @@ GIVEN = {
     "AWS::Region": "us-east-1",
     "AWS::Partition": "aws",
     "Name": "traild",
+    "RepositoryArn": "arn:aws:ecr:us-east-1:111122223333:repository/traild",
     "Image": "registry.example.com/traild:0.1.0",
     "TaskRoleArn": "arn:aws:iam::111122223333:role/traild",
     "CredentialsSecretArn": "arn:aws:secretsmanager:us-east-1:111122223333:secret:c-AbCdEf",
@@ -105,6 +108,24 @@ def test_two_tasks_never_share_a_data_dir():
     deployment = service["DeploymentConfiguration"]
     assert (deployment["MaximumPercent"], deployment["MinimumHealthyPercent"]) == (100, 0)
     assert service["AvailabilityZoneRebalancing"] == "DISABLED", "it starts the second before it ends the first"
+
+
+def test_what_starts_the_task_may_do_that_alone():
+    """parliament has AWS's service authorization reference."""
+    resources = cloudformation.load(ECS / "service.yaml", GIVEN)["Resources"]
+    [policy] = resources["ExecutionRole"]["Properties"]["Policies"]
+    findings = parliament.analyze_policy_string(json.dumps(policy["PolicyDocument"])).findings
+    assert not findings, findings
+    actions = {action for action, _ in iam.granted([policy["PolicyDocument"]])}
+    assert actions == {
+        "logs:CreateLogStream",
+        "logs:PutLogEvents",
+        "secretsmanager:GetSecretValue",
+        "ecr:GetAuthorizationToken",
+        "ecr:BatchGetImage",
+        "ecr:GetDownloadUrlForLayer",
+        "ecr:BatchCheckLayerAvailability",
+    }
 
 
 @pytest.mark.parametrize("name", TASKS)
