@@ -270,7 +270,7 @@ def test_one_pod_owns_the_data_dir_and_has_time_to_stop(render, variant):
     manifests = rendered(render, values)
     stateful_set = only(manifests, "StatefulSet")["spec"]
     assert stateful_set["replicas"] == 1
-    assert (stateful_set["podManagementPolicy"], stateful_set["updateStrategy"]) == ("OrderedReady", {"type": "RollingUpdate"})
+    assert (stateful_set["podManagementPolicy"], stateful_set["updateStrategy"]) == ("Parallel", {"type": "RollingUpdate"})
     assert stateful_set["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
     assert ("Service", stateful_set["serviceName"]) in manifests
     stop_timeout = values.get("config", {}).get("delivery", {}).get("stop_timeout", "10s")

@@ -125,7 +125,7 @@ requests, the journal's last sync and a slow disk. A SIGKILL loses nothing; it m
   value: {{ . | quote }}
 {{- end }}
 {{- with .Values.logLevel }}
-- name: RUST_LOG
+- name: TRAILD_LOG
   value: {{ . | quote }}
 {{- end }}
 {{- with .Values.extraEnv }}
