@@ -205,7 +205,7 @@ def test_the_chart_lints(tools):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_each_manifest_keeps_to_its_schema(render, variant):
-    for version in VERSIONS:
+    for version in VERSIONS if variant in ("defaults", "everything") else VERSIONS[-1:]:
         manifests = rendered(render, VARIANTS[variant], version=version)
         for manifest in manifests.values():
             check_manifest(manifest, version)
