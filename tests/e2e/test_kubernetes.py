@@ -296,6 +296,9 @@ def test_names_and_ports_agree_with_one_another(render, variant):
             wanted = spec["selector"]["matchLabels"].items()
             found = [it for (of, _), it in manifests.items() if of == "Service" and wanted <= it["metadata"]["labels"].items()]
             assert len(found) == 1 and spec["endpoints"][0]["port"] in {port["name"] for port in found[0]["spec"]["ports"]}
+            jobs = re.findall(r'job=~"([^"]+)"', (OBSERVABILITY / "rules" / "traild.yaml").read_text())
+            job = found[0]["metadata"]["labels"][spec["jobLabel"]]
+            assert jobs and all(re.fullmatch(pattern, job) for pattern in jobs), "an alert asks for another job"
     volumes = {volume["name"] for volume in template["spec"]["volumes"]}
     volumes |= {claim["metadata"]["name"] for claim in only(manifests, "StatefulSet")["spec"].get("volumeClaimTemplates", [])}
     assert {mount["name"] for mount in container["volumeMounts"]} == volumes
