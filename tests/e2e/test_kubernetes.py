@@ -13,15 +13,17 @@ import re
 import shutil
 import ssl
 import subprocess
+import tempfile
 import threading
 import tomllib
+from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
 
-from deploy_tools import DEPLOY, ROOT, check_manifest, kubernetes_tools, objects, run
 import events
+from deploy_tools import DEPLOY, ROOT, check_manifest, kubernetes_tools, objects, run
 from harness import run_cli, wait_until
 
 CHART = DEPLOY / "kubernetes" / "chart"
@@ -694,23 +696,27 @@ def test_the_schema_of_the_values_has_the_keys_that_the_daemon_has(traild_bin, t
     assert not missing, f"values.schema.json lacks keys of traild.toml: {missing}"
 
 
+@pytest.fixture
+def open_folder():
+    """One that every user can look into; pytest's own are root's alone."""
+    with tempfile.TemporaryDirectory(prefix="traild-pod-") as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="NOT CHECKED: a daemon as the pod's user, which takes root")
-def test_a_daemon_runs_as_the_pod_does_and_serves_what_the_manifests_ask(render, make_daemon, traild_bin, tmp_path, rng):
+def test_a_daemon_runs_as_the_pod_does_and_serves_what_the_manifests_ask(render, make_daemon, traild_bin, open_folder, rng):
     """The pod's user and groups, its volume as the kubelet hands it over, its configuration but for the ports; then each path that a manifest names."""
     manifests = rendered(render, {"config": {"auth": {"mode": "none", "allow_anonymous": True}}, "credentials": [], "serviceMonitor": {"enabled": True}})
     container, context = container_of(manifests), pod_of(manifests)["spec"]["securityContext"]
-    daemon = make_daemon(prepare=as_user(context))
+    binary = shutil.copy(traild_bin, open_folder / "program")
+    daemon = make_daemon(open_folder / "traild", prepare=as_user(context))
+    daemon.binary = str(binary)
     volume = daemon.home / "volume"
     (volume / "lost+found").mkdir(parents=True, mode=0o700)
     hand_over(volume, context["fsGroup"])
-    for path in [*tmp_path.parents, tmp_path, daemon.home]:
-        if path.stat().st_uid == 0 and path != path.parent:
-            path.chmod(path.stat().st_mode | 0o011)
     daemon.config["data_dir"] = str(volume)
     daemon.write_config()
-    binary = shutil.copy(traild_bin, daemon.home / "traild")
-    os.chmod(binary, 0o755)
-    daemon.binary = str(binary)
     daemon.start()
     daemon.send([events.make(rng)])
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
