@@ -45,7 +45,7 @@ def manifest(name, more=""):
 
 
 def test_a_build_has_the_same_bytes_in_every_folder(tmp_path):
-    """The real script on a small program; traild itself takes it eight minutes, and the release workflow does it twice."""
+    """The real script on a small program: traild itself takes minutes, and the release workflow builds it twice."""
     built, plain = [], []
     for place in ("one", "another/and deeper"):
         root = tmp_path / place / "traild"
@@ -58,6 +58,14 @@ def test_a_build_has_the_same_bytes_in_every_folder(tmp_path):
         plain.append((root / "target/release/traild").read_bytes())
     assert built[0] == built[1]
     assert plain[0] != plain[1], "without the script's flags the folder shows, or this test could not fail"
+
+
+def test_the_program_does_not_say_where_it_was_built(traild_bin, tmp_path):
+    """Of this build, without the script's flags: where cargo keeps its downloads shows in it, the checkout does not."""
+    subprocess.run(["objcopy", "--strip-all", traild_bin, tmp_path / "traild"], check=True)
+    program = (tmp_path / "traild").read_bytes()
+    assert b"/registry/src/" in program, "what panics in a crate say"
+    assert str(ROOT).encode() not in program
 
 
 def test_the_bill_of_materials_is_valid_and_names_what_is_linked():
