@@ -60,7 +60,7 @@ def why_not():
         return "it takes root"
     if not Path("/lib/systemd/systemd").exists():
         return "systemd is not on this machine"
-    missing = [tool for tool in ("unshare", "nsenter", "ip", "pivot_root", "dpkg") if not shutil.which(tool)]
+    missing = [tool for tool in ("setpriv", "unshare", "nsenter", "ip", "pivot_root", "dpkg") if not shutil.which(tool)]
     return f"{', '.join(missing)} is not on this machine" if missing else None
 
 
@@ -70,7 +70,8 @@ class Machine:
         self.name = f"traild-test-{uuid.uuid4()}"
         self.scratch = Path(folder) / "machine"
         self.scratch.mkdir()
-        boot = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--uts", "--ipc", "--net"]
+        # Whatever ends the tests ends the machine.
+        boot = ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--uts", "--ipc", "--net"]
         self.process = subprocess.Popen(
             [*boot, "sh", "-c", BOOT, "sh", self.scratch, folder, self.name], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
