@@ -101,6 +101,9 @@ pub mod retry;
 // Out.
 pub mod deliver;
 
+// The last ninety days, to look up.
+pub mod history;
+
 // What proves the files, and is delivered beside them.
 pub mod digest;
 
