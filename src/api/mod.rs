@@ -46,6 +46,7 @@ use crate::clock::WallMillis;
 use crate::digest::keys::Keys;
 use crate::event::refusal::shown;
 use crate::event::{AccountId, Region};
+use crate::history::History;
 use crate::ingest::body::{self, Budget, Limits};
 use crate::registry::Registry;
 use crate::telemetry;
@@ -79,6 +80,8 @@ pub struct Home {
     pub journal: Holds,
     pub facts: Facts,
     pub preflight: Arc<dyn Preflight>,
+    /// What LookupEvents answers from.
+    pub history: History,
 }
 
 impl fmt::Debug for Home {

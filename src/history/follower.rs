@@ -183,6 +183,11 @@ impl Follower {
         self.progress.subscribe()
     }
 
+    /// What tells it, for whoever knows better.
+    pub fn progress(&self) -> watch::Sender<Position> {
+        self.progress.clone()
+    }
+
     /// Runs until `stop`, or until the journal is closed. Blocking: it wants a thread of its own, which `runtime` reads for.
     pub fn run(mut self, runtime: &Handle, stop: &CancellationToken) -> Result<(), FollowError> {
         self.tidy();
@@ -237,7 +242,7 @@ impl Follower {
     fn gather(&mut self, chunk: Chunk, now: Instant) {
         let mut held = 0;
         let mut kept = false;
-        let oldest = self.oldest_kept(WallMillis::now());
+        let oldest = oldest_kept(self.options.retention, WallMillis::now());
         for (position, frame) in chunk.into_frames() {
             held += frame.len();
             if let Some(given) = self.wanted(position, frame, oldest) {
@@ -270,12 +275,6 @@ impl Follower {
             time,
             frame,
         })
-    }
-
-    /// The second of the oldest events that are kept.
-    fn oldest_kept(&self, now: WallMillis) -> i64 {
-        let retention = i64::try_from(self.options.retention.as_secs()).unwrap_or(i64::MAX);
-        now.unix_seconds().saturating_sub(retention)
     }
 
     fn is_due(&self, now: Instant) -> bool {
@@ -550,7 +549,7 @@ impl Follower {
     /// Removes what has expired, closes what is at rest, and makes filters.
     fn tidy(&mut self) {
         let now = WallMillis::now();
-        let oldest = self.oldest_kept(now);
+        let oldest = oldest_kept(self.options.retention, now);
         let ended = |id: &PartId| id.day_start() + DAY <= oldest;
         self.writers.retain(|id, _| !ended(id));
         let removed = self.store.expire(oldest);
@@ -581,6 +580,12 @@ impl Follower {
         let behind = i64::try_from(behind).unwrap_or(i64::MAX);
         self.store.metrics().pending_bytes.set(behind);
     }
+}
+
+/// The second of the oldest events that are kept, since 1970.
+pub fn oldest_kept(retention: Duration, now: WallMillis) -> i64 {
+    let retention = i64::try_from(retention.as_secs()).unwrap_or(i64::MAX);
+    now.unix_seconds().saturating_sub(retention)
 }
 
 /// The day of the file that an event belongs to. One that is dated far ahead is kept with the events that came with it, and no longer than they are.

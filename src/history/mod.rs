@@ -28,6 +28,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::WallMillis;
 use crate::telemetry::chain;
 use crate::wal::{Position, Wal};
 
@@ -60,6 +61,7 @@ pub enum LookupError {
 #[derive(Debug, Clone)]
 pub struct History {
     kept: Kept,
+    retention: Duration,
     permits: Arc<Semaphore>,
 }
 
@@ -71,57 +73,73 @@ enum Kept {
 }
 
 impl History {
-    fn new(kept: Kept) -> Self {
+    fn new(kept: Kept, retention: Duration) -> Self {
         Self {
             kept,
+            retention,
             permits: Arc::new(Semaphore::new(LOOKUPS)),
         }
     }
 
     /// None is kept.
     pub fn off() -> Self {
-        Self::new(Kept::Off)
+        Self::new(Kept::Off, RETENTION)
     }
 
     /// Opens the history in `directory`. What is damaged in it is put aside; if it cannot be used at all, that is told, and lookups say so. Blocking.
-    pub fn open(directory: &Path, journal: &Wal, metrics: Metrics) -> Self {
+    pub fn open(directory: &Path, journal: &Wal, retention: Duration, metrics: Metrics) -> Self {
         match Store::open(directory, journal.durable(), metrics) {
-            Ok(store) => Self::new(Kept::In(Arc::new(store))),
+            Ok(store) => Self::of(Arc::new(store), retention),
             Err(error) => {
                 tracing::error!(
                     directory = %directory.display(), %error,
                     "event history cannot be opened: events are accepted and delivered, but cannot be looked up until traild is started again"
                 );
-                Self::new(Kept::Unavailable)
+                Self::new(Kept::Unavailable, retention)
             }
         }
     }
 
-    /// For tests: a history in a store.
-    pub fn of(store: Arc<Store>) -> Self {
-        Self::new(Kept::In(store))
+    /// What is in a store and not older than `retention`.
+    pub fn of(store: Arc<Store>, retention: Duration) -> Self {
+        Self::new(Kept::In(store), retention)
+    }
+
+    /// What there is, if there is any.
+    pub fn store(&self) -> Option<&Store> {
+        match &self.kept {
+            Kept::Off | Kept::Unavailable => None,
+            Kept::In(store) => Some(store),
+        }
     }
 
     /// What is to follow the journal into it, if there is any.
     pub fn follower(
         &self,
         journal: &Wal,
-        options: Options,
+        disk_reserve: u64,
         cut: watch::Receiver<Position>,
     ) -> Option<Follower> {
-        match &self.kept {
-            Kept::Off | Kept::Unavailable => None,
-            Kept::In(store) => Some(Follower::new(store.clone(), journal.clone(), options, cut)),
-        }
+        let Kept::In(store) = &self.kept else {
+            return None;
+        };
+        let options = Options {
+            retention: self.retention,
+            disk_reserve,
+        };
+        Some(Follower::new(store.clone(), journal.clone(), options, cut))
     }
 
     /// The newest events that are asked for.
-    pub async fn lookup(&self, query: Query) -> Result<Page, LookupError> {
+    pub async fn lookup(&self, mut query: Query) -> Result<Page, LookupError> {
         let store = match &self.kept {
             Kept::Off => return Err(LookupError::Off),
             Kept::Unavailable => return Err(LookupError::Unavailable),
             Kept::In(store) => store.clone(),
         };
+        // Files go by the day, events by the second.
+        let oldest = follower::oldest_kept(self.retention, WallMillis::now());
+        query.times.0 = query.times.0.max(oldest);
         let permits = self.permits.clone();
         let permit = permits.acquire_owned().await;
         let started = std::time::Instant::now();
@@ -139,6 +157,7 @@ impl History {
 /// Runs a follower on a thread of its own, until `stop`. It ends before only if the journal does.
 pub async fn follow(follower: Follower, stop: CancellationToken) {
     let runtime = tokio::runtime::Handle::current();
+    let progress = follower.progress();
     let (done, ended) = oneshot::channel();
     let stopped = stop.clone();
     let thread = std::thread::Builder::new().name("history".to_owned());
@@ -149,16 +168,18 @@ pub async fn follow(follower: Follower, stop: CancellationToken) {
     });
     if let Err(error) = spawned {
         tracing::error!(%error, "the thread of the event history cannot be started");
-        return stopped.cancelled().await;
     }
     match ended.await {
-        Ok(Ok(())) => {}
+        Ok(Ok(())) => return,
         Ok(Err(error)) => {
-            tracing::error!(error = %chain(&error), "the event history has stopped");
+            tracing::error!(error = %chain(&error), "the event history has stopped until traild is started again");
         }
-        Err(_) => tracing::error!("the thread of the event history has ended"),
+        Err(_) => {
+            tracing::error!("the event history's thread has ended until traild is started again");
+        }
     }
-    // Events go on being accepted and delivered.
+    // Events go on being accepted and delivered: it does not hold the journal any more.
+    progress.send_replace(Position(u64::MAX));
     stopped.cancelled().await;
 }
 

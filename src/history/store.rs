@@ -32,6 +32,8 @@ use crate::wal::Position;
 const OPEN_READERS: usize = 192;
 /// Filters whose files are kept open.
 const OPEN_FILTERS: usize = 512;
+/// A page that has so many bytes is full.
+const PAGE_BYTES: usize = 4 << 20;
 /// Postings that are read from a file at a time: a page of the API, and whether there is another.
 const POSTINGS: usize = 51;
 
@@ -474,6 +476,7 @@ impl Search<'_> {
             next: None,
         };
         let mut last = None;
+        let mut bytes = 0;
         // The newest part last.
         let mut closed: Vec<(Place, Arc<Part>)> = Vec::new();
         for part in self.store.parts() {
@@ -506,10 +509,11 @@ impl Search<'_> {
             let Some(frame) = self.event(&part, found.at)? else {
                 continue;
             };
-            if page.events.len() == self.query.most {
+            if page.events.len() == self.query.most || bytes >= PAGE_BYTES {
                 page.next = last;
                 return Ok(page);
             }
+            bytes += frame.len();
             page.events.push(frame);
             last = Some(found);
         }
