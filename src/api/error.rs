@@ -142,7 +142,9 @@ pub enum Error {
     InvalidMaxResults(i64),
     #[error(transparent)]
     InvalidNextToken(ForeignToken),
-    #[error("EventCategory '{0}' is none that is looked up: 'insight' is, and without one management events are")]
+    #[error(
+        "EventCategory '{0}' is none that is looked up: 'insight' is, and without one management events are"
+    )]
     InvalidEventCategory(String),
     #[error(transparent)]
     Lookup(#[from] LookupError),

@@ -85,6 +85,7 @@ struct Fixture {
     trails: Vec<Trail>,
     preflight: Arc<preflight::fake::Told>,
     facts: Option<TrailFacts>,
+    history: History,
 }
 
 impl Fixture {
@@ -95,6 +96,7 @@ impl Fixture {
             trails,
             preflight: Arc::default(),
             facts: None,
+            history: History::off(),
         }
     }
 
@@ -122,6 +124,7 @@ impl Fixture {
             journal: Arc::new(|| Position(64)..Position(4096)),
             facts: Arc::new(move |_| facts.clone()),
             preflight: self.preflight.clone(),
+            history: self.history.clone(),
         })
     }
 }

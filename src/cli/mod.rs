@@ -6,6 +6,7 @@ mod client;
 mod demo;
 mod dlq;
 mod journal;
+mod lookup;
 mod run;
 mod send;
 mod status;
@@ -48,6 +49,8 @@ enum Command {
     Send(send::Arguments),
     /// Show what a running daemon has delivered, and what not yet
     Status(status::Arguments),
+    /// Look up recent events
+    Lookup(lookup::Arguments),
     /// Check the digests of a bucket and the log files that they vouch for
     Verify(verify::Arguments),
     /// Look into the journal and the ledger on the disk
@@ -158,6 +161,7 @@ pub fn main() -> ExitCode {
         Command::Validate(arguments) => validate::run(arguments),
         Command::Send(arguments) => send::run(arguments),
         Command::Status(arguments) => status::run(arguments),
+        Command::Lookup(arguments) => lookup::run(arguments),
         Command::Verify(arguments) => verify::run(arguments),
         Command::Wal(command) => journal::run(command),
         Command::Dlq(command) => dlq::run(command),
@@ -264,6 +268,7 @@ mod tests {
             "validate",
             "send",
             "status",
+            "lookup",
             "verify",
             "wal",
             "wal inspect",

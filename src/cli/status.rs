@@ -8,7 +8,9 @@ use http::StatusCode;
 
 use super::client::{Client, Endpoint, SIGNING_HINT};
 use super::{EndpointArgument, Failure};
-use crate::telemetry::status::{DigestStatus, HistoryStatus, LastError, SinkStatus, Status, TrailStatus};
+use crate::telemetry::status::{
+    DigestStatus, HistoryStatus, LastError, SinkStatus, Status, TrailStatus,
+};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {

@@ -102,10 +102,7 @@ impl Asked {
                 durable: self.journal.durable().0,
                 failure: self.journal.failure(),
             },
-            history: self
-                .history
-                .store()
-                .map(|store| history(store.metrics())),
+            history: self.history.store().map(|store| history(store.metrics())),
             trails: self
                 .views
                 .borrow()

@@ -280,10 +280,7 @@ mod tests {
             (Attribute::EventSource, "autoscaling.amazonaws.com"),
         ];
         assert_eq!(seen, expected.map(|(of, value)| (of, value.to_owned())));
-        assert!(
-            seen.iter()
-                .all(|(attribute, _)| attribute.is_of_insights())
-        );
+        assert!(seen.iter().all(|(attribute, _)| attribute.is_of_insights()));
     }
 
     /// By the events' own JSON, read another way.

@@ -11,7 +11,6 @@
 //! is behind all that is certainly on the disk; an event that falls in a span of its day is there already. So neither a killed process nor a power loss
 //! loses an event or has it twice; and when a file is lost, the journal is read again as far as it goes, and what falls in no span is added.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +22,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::part::{DAY, Given, MAX_EVENTS, PartError, PartId, Writer};
+use super::files::{Files, WriteError};
+use super::part::Given;
 use super::store::Store;
 use crate::clock::WallMillis;
 use crate::event::{Category, Record};
@@ -38,14 +38,8 @@ const GATHERED_BYTES: usize = 16 << 20;
 const AT_LEAST_EVERY: Duration = Duration::from_millis(500);
 /// How often what was written is brought to the disk for certain.
 const SYNC_EVERY: Duration = Duration::from_secs(5);
-/// A write-ahead log that is larger is put in place at once.
-const LOG_BYTES: u64 = 96 << 20;
 /// How often it looks for what has expired, and for files at rest.
 const TIDY_EVERY: Duration = Duration::from_secs(10);
-/// A file that is not written for so long is closed.
-const REST_AFTER: Duration = Duration::from_secs(30);
-/// Files that are open for writing.
-const WRITERS: usize = 4;
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// How often the same trouble is told.
 const TELL_EVERY: Duration = Duration::from_secs(60);
@@ -83,6 +77,7 @@ pub struct FollowError(#[from] TailError);
 /// What writes history.
 pub struct Follower {
     store: Arc<Store>,
+    files: Files,
     options: Options,
     journal: Wal,
     tail: Tail,
@@ -91,25 +86,17 @@ pub struct Follower {
     gathered_bytes: usize,
     /// When the first of them came.
     since: Option<Instant>,
-    writers: BTreeMap<PartId, Open>,
     /// All before it is in the files.
     written: Position,
     /// All before it is on the disk: the place.
     synced: Position,
     synced_at: Instant,
-    tidied_at: Instant,
+    tidy_at: Instant,
     /// After trouble: when to try again.
     paused_until: Option<Instant>,
     told_at: Option<Instant>,
     progress: watch::Sender<Position>,
     cut: watch::Receiver<Position>,
-}
-
-/// A file that is written.
-struct Open {
-    writer: Writer,
-    used_at: Instant,
-    is_dirty: bool,
 }
 
 /// What happens next.
@@ -120,17 +107,13 @@ enum Happened {
     Time,
 }
 
-/// Why a batch is not written now.
+/// Why it waits.
 #[derive(Debug, thiserror::Error)]
-enum WriteError {
+enum Trouble {
     #[error("the disk has only {free} bytes left")]
     NoRoom { free: u64 },
-    #[error("cannot write history of {stem}")]
-    Part {
-        stem: String,
-        #[source]
-        source: PartError,
-    },
+    #[error(transparent)]
+    Write(#[from] WriteError),
     #[error("cannot use the directory of history")]
     Directory(#[source] std::io::Error),
 }
@@ -160,17 +143,17 @@ impl Follower {
         let now = Instant::now();
         Self {
             tail: Tail::new(&journal, from),
+            files: Files::new(store.clone()),
             store,
             options,
             journal,
             gathered: Vec::new(),
             gathered_bytes: 0,
             since: None,
-            writers: BTreeMap::new(),
             written: from,
             synced: from,
             synced_at: now,
-            tidied_at: now,
+            tidy_at: now + TIDY_EVERY,
             paused_until: None,
             told_at: None,
             progress: watch::Sender::new(from),
@@ -206,11 +189,11 @@ impl Follower {
             if self.is_due(now) {
                 self.write_or_pause(now);
             }
-            if now >= self.synced_at + SYNC_EVERY || self.has_long_log() {
+            if now >= self.synced_at + SYNC_EVERY || self.files.has_long_log() {
                 self.sync_or_tell(now);
             }
-            if now >= self.tidied_at + TIDY_EVERY {
-                self.tidied_at = now;
+            if now >= self.tidy_at {
+                self.tidy_at = now + TIDY_EVERY;
                 self.tidy();
             }
             self.look_again_if_lost();
@@ -223,7 +206,7 @@ impl Follower {
 
     async fn next(&mut self, stop: &CancellationToken) -> Happened {
         let has_room = self.gathered_bytes < GATHERED_BYTES && self.paused_until.is_none();
-        let mut wake = (self.synced_at + SYNC_EVERY).min(self.tidied_at + TIDY_EVERY);
+        let mut wake = (self.synced_at + SYNC_EVERY).min(self.tidy_at);
         if let Some(until) = self.paused_until {
             wake = wake.min(until);
         } else if let Some(since) = self.since {
@@ -292,7 +275,7 @@ impl Follower {
         }
     }
 
-    fn tell(&mut self, error: &WriteError, now: Instant) {
+    fn tell(&mut self, error: &Trouble, now: Instant) {
         if self.told_at.is_none_or(|told| now >= told + TELL_EVERY) {
             self.told_at = Some(now);
             tracing::error!(error = %chain(error), "event history cannot be written, will retry");
@@ -300,16 +283,10 @@ impl Follower {
     }
 
     /// Writes what was gathered. After an error what was written is left out of the next attempt.
-    fn write(&mut self) -> Result<(), WriteError> {
+    fn write(&mut self) -> Result<(), Trouble> {
         if !self.gathered.is_empty() {
             self.check_room()?;
-            let mut by_day: BTreeMap<i32, Vec<Given>> = BTreeMap::new();
-            for given in &self.gathered {
-                by_day.entry(day_of(given)).or_default().push(given.clone());
-            }
-            for (day, events) in by_day {
-                self.write_day(day, &events)?;
-            }
+            self.files.write(&self.gathered)?;
         }
         self.gathered.clear();
         (self.gathered_bytes, self.since, self.told_at) = (0, None, None);
@@ -317,142 +294,14 @@ impl Follower {
         Ok(())
     }
 
-    fn check_room(&self) -> Result<(), WriteError> {
+    fn check_room(&self) -> Result<(), Trouble> {
         let disk = rustix::fs::statvfs(self.store.directory());
-        let disk = disk.map_err(|errno| WriteError::Directory(errno.into()))?;
+        let disk = disk.map_err(|errno| Trouble::Directory(errno.into()))?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         match free < self.options.disk_reserve {
-            true => Err(WriteError::NoRoom { free }),
+            true => Err(Trouble::NoRoom { free }),
             false => Ok(()),
         }
-    }
-
-    fn write_day(&mut self, day: i32, mut events: &[Given]) -> Result<(), WriteError> {
-        while let Some((first, _)) = events.split_first() {
-            let mut parts: Vec<_> = self
-                .store
-                .parts_of(day)
-                .iter()
-                .map(|part| (part.id(), part.head()))
-                .collect();
-            parts.sort_unstable_by_key(|(_, head)| head.from);
-            let before = parts.partition_point(|(_, head)| head.from <= first.position);
-            // Positions from here on are of a later part.
-            let end = parts.get(before).map(|(_, head)| head.from);
-            let is_before_end = |given: &Given| end.is_none_or(|end| given.position < end);
-            let predecessor = before.checked_sub(1).map(|at| parts[at]);
-            if let Some((_, head)) = predecessor {
-                let there = events.partition_point(|given| given.position < head.upto);
-                if there > 0 {
-                    events = &events[there..];
-                    continue;
-                }
-            }
-            let fits = events.partition_point(is_before_end);
-            let (id, room) = match predecessor {
-                Some((id, head)) if head.events < MAX_EVENTS => (id, MAX_EVENTS - head.events),
-                _ => {
-                    let newest = parts.iter().map(|(id, _)| id.number).max();
-                    let number = newest.map_or(0, |newest| newest + 1);
-                    (PartId { day, number }, MAX_EVENTS)
-                }
-            };
-            let room = usize::try_from(room).unwrap_or(usize::MAX);
-            let (now, later) = events.split_at(fits.min(room));
-            self.append(id, now)?;
-            events = later;
-        }
-        Ok(())
-    }
-
-    /// Adds events to a part, a new one if there is none yet.
-    fn append(&mut self, id: PartId, events: &[Given]) -> Result<(), WriteError> {
-        let Some(first) = events.first() else {
-            return Ok(());
-        };
-        let mut open = match self.writers.remove(&id) {
-            Some(open) => Ok(open),
-            None => self.open(id, first.position),
-        };
-        if let Ok(open) = &mut open {
-            open.used_at = Instant::now();
-            open.is_dirty = true;
-        }
-        let appended = open.and_then(|mut open| {
-            open.writer.append(events)?;
-            Ok(open)
-        });
-        match appended {
-            Ok(open) => {
-                self.store.wrote(&open.writer);
-                self.store.metrics().events.inc_by(events.len() as u64);
-                self.writers.insert(id, open);
-                self.close_some();
-                Ok(())
-            }
-            Err(error) => {
-                // What it was to write is found missing by the next attempt, in any case.
-                if error.is_damage() {
-                    self.store.quarantine(id, &error);
-                }
-                Err(WriteError::Part {
-                    stem: id.stem(),
-                    source: error,
-                })
-            }
-        }
-    }
-
-    fn open(&self, id: PartId, from: Position) -> Result<Open, PartError> {
-        let is_there = self.store.parts_of(id.day).iter().any(|it| it.id() == id);
-        let directory = self.store.directory();
-        let writer = match is_there {
-            true => Writer::open(directory, id)?,
-            false => Writer::create(directory, id, from)?,
-        };
-        Ok(Open {
-            writer,
-            used_at: Instant::now(),
-            is_dirty: true,
-        })
-    }
-
-    /// Closes the files that were not used for the longest time, so that few are open.
-    fn close_some(&mut self) {
-        while self.writers.len() > WRITERS {
-            let oldest = self.writers.iter().min_by_key(|(_, open)| open.used_at);
-            let Some(id) = oldest.map(|(id, _)| *id) else {
-                return;
-            };
-            if !self.close(id) {
-                return;
-            }
-        }
-    }
-
-    /// Whether the file is closed, and all of it on the disk.
-    fn close(&mut self, id: PartId) -> bool {
-        let Some(open) = self.writers.get(&id) else {
-            return true;
-        };
-        self.store.release(id);
-        match open.writer.sync() {
-            Ok(true) => {
-                self.writers.remove(&id);
-                true
-            }
-            Ok(false) => false,
-            Err(error) => {
-                tracing::warn!(file = id.stem(), %error, "a file of history cannot be brought to the disk, will retry");
-                false
-            }
-        }
-    }
-
-    fn has_long_log(&self) -> bool {
-        self.writers
-            .values()
-            .any(|open| open.is_dirty && open.writer.log_bytes() > LOG_BYTES)
     }
 
     fn sync_or_tell(&mut self, now: Instant) {
@@ -463,25 +312,13 @@ impl Follower {
     }
 
     /// Brings all that was written to the disk, and moves the place.
-    fn sync(&mut self) -> Result<(), WriteError> {
-        let mut is_all = true;
-        for (id, open) in &mut self.writers {
-            if !open.is_dirty {
-                continue;
-            }
-            let synced = open.writer.sync().map_err(|source| WriteError::Part {
-                stem: id.stem(),
-                source,
-            });
-            open.is_dirty = !synced?;
-            is_all &= !open.is_dirty;
-        }
-        if is_all && self.written > self.synced {
+    fn sync(&mut self) -> Result<(), Trouble> {
+        if self.files.sync()? && self.written > self.synced {
             // Names of new files are on the disk before the place is.
             let saved = std::fs::File::open(self.store.directory())
                 .and_then(|directory| directory.sync_all())
                 .and_then(|()| self.save(self.written));
-            saved.map_err(WriteError::Directory)?;
+            saved.map_err(Trouble::Directory)?;
         }
         Ok(())
     }
@@ -533,44 +370,25 @@ impl Follower {
         if !self.store.take_lost() {
             return;
         }
-        self.writers.retain(|id, _| {
-            let parts = self.store.parts_of(id.day);
-            parts.iter().any(|part| part.id() == *id)
-        });
+        self.files.forget_lost();
         self.gathered.clear();
         (self.gathered_bytes, self.since) = (0, None);
         let start = self.journal.start();
         self.tail = Tail::new(&self.journal, start);
         (self.written, self.synced) = (start, start);
         self.progress.send_replace(start);
-        tracing::info!(from = start.0, "the journal is read again for the event history");
+        tracing::info!(
+            from = start.0,
+            "the journal is read again for the event history"
+        );
     }
 
-    /// Removes what has expired, closes what is at rest, and makes filters.
+    /// Removes what has expired, closes what is at rest, and makes a filter: one at a time, as the journal waits meanwhile.
     fn tidy(&mut self) {
         let now = WallMillis::now();
-        let oldest = oldest_kept(self.options.retention, now);
-        let ended = |id: &PartId| id.day_start() + DAY <= oldest;
-        self.writers.retain(|id, _| !ended(id));
-        let removed = self.store.expire(oldest);
-        if removed > 0 {
-            tracing::info!(files = removed, "history that has expired was removed");
-        }
-        let rested = self.writers.iter();
-        let rested = rested.filter(|(_, open)| open.used_at.elapsed() >= REST_AFTER);
-        let rested: Vec<PartId> = rested.map(|(id, _)| *id).collect();
-        rested.into_iter().for_each(|id| {
-            self.close(id);
-        });
-        let today = now.unix_seconds().div_euclid(DAY);
-        for part in self.store.parts() {
-            let is_written = self.writers.contains_key(&part.id());
-            let is_done = part.head().events >= MAX_EVENTS || i64::from(part.id().day) < today;
-            // One at a time: the journal waits meanwhile.
-            if !is_written && is_done && self.store.make_filter(&part) {
-                self.tidied_at = Instant::now() - TIDY_EVERY;
-                break;
-            }
+        self.files.tidy(oldest_kept(self.options.retention, now));
+        if self.files.make_filter(now) {
+            self.tidy_at = Instant::now();
         }
         self.store.measure();
     }
@@ -586,15 +404,4 @@ impl Follower {
 pub fn oldest_kept(retention: Duration, now: WallMillis) -> i64 {
     let retention = i64::try_from(retention.as_secs()).unwrap_or(i64::MAX);
     now.unix_seconds().saturating_sub(retention)
-}
-
-/// The day of the file that an event belongs to. One that is dated far ahead is kept with the events that came with it, and no longer than they are.
-fn day_of(given: &Given) -> i32 {
-    let accepted = Record::decode(&given.frame).map_or(given.time, |record| {
-        record.meta.accepted_at.unix_seconds()
-    });
-    let latest = accepted.saturating_add(DAY);
-    let day = given.time.min(latest).div_euclid(DAY);
-    // The years that RFC 3339 can write.
-    i32::try_from(day.clamp(-719_528, 2_932_896)).unwrap_or_default()
 }

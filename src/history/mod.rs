@@ -7,11 +7,12 @@
 //! ```text
 //!  attribute   what an event can be looked up by      resources   what it names, by service
 //!  key         what postings are kept by              filter      which files need not be opened
-//!  part        one file                               store       all of them, and lookups
-//!  follower    from the journal into the files        metrics     what is counted
+//!  part        one file                               files       those that are written
+//!  store       all of them, and lookups               follower    from the journal into the files
 //! ```
 
 pub mod attribute;
+pub mod files;
 pub mod filter;
 pub mod follower;
 pub mod key;

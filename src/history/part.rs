@@ -439,8 +439,7 @@ impl Reader {
         high: i64,
         most: usize,
     ) -> Result<Vec<i64>, PartError> {
-        let sql =
-            "SELECT at FROM posting WHERE key = ?1 AND at >= ?2 AND at < ?3 ORDER BY at DESC LIMIT ?4";
+        let sql = "SELECT at FROM posting WHERE key = ?1 AND at >= ?2 AND at < ?3 ORDER BY at DESC LIMIT ?4";
         let mut statement = self.connection.prepare_cached(sql)?;
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         let rows = statement.query_map([key, low, high, most], |row| row.get(0))?;

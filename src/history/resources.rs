@@ -185,10 +185,7 @@ const RDS: &[Row] = &[
     row("dBSnapshotIdentifier", "AWS::RDS::DBSnapshot"),
     row("finalDBSnapshotIdentifier", "AWS::RDS::DBSnapshot"),
     row("dBSnapshotArn", "AWS::RDS::DBSnapshot"),
-    row(
-        "dBClusterSnapshotIdentifier",
-        "AWS::RDS::DBClusterSnapshot",
-    ),
+    row("dBClusterSnapshotIdentifier", "AWS::RDS::DBClusterSnapshot"),
     row("dBSubnetGroupName", "AWS::RDS::DBSubnetGroup"),
     row("dBSecurityGroupName", "AWS::RDS::DBSecurityGroup"),
     row("dBParameterGroupName", "AWS::RDS::DBParameterGroup"),
@@ -257,10 +254,7 @@ const ELASTIC_LOAD_BALANCING: &[Row] = &[
 ];
 
 const AUTO_SCALING: &[Row] = &[
-    row(
-        "autoScalingGroupName",
-        "AWS::AutoScaling::AutoScalingGroup",
-    ),
+    row("autoScalingGroupName", "AWS::AutoScaling::AutoScalingGroup"),
     row(
         "launchConfigurationName",
         "AWS::AutoScaling::LaunchConfiguration",

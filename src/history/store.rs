@@ -179,7 +179,8 @@ impl Store {
     }
 
     fn adopt(&self, id: PartId, durable: Position) {
-        let read = Reader::open(&self.directory, id).and_then(|reader| Ok((reader.head()?, reader)));
+        let read =
+            Reader::open(&self.directory, id).and_then(|reader| Ok((reader.head()?, reader)));
         match read {
             Ok((mut head, reader)) => {
                 head.upto = head.upto.min(durable);

@@ -86,7 +86,9 @@ impl Operation for LookupEvents {
             other => return Err(Error::InvalidMaxResults(other)),
         };
         let (account, region) = (call.caller.account, call.region);
-        let moment = |given: Option<Timestamp>| given.map_or(String::new(), |Timestamp(it)| it.0.to_string());
+        let moment = |given: Option<Timestamp>| {
+            given.map_or(String::new(), |Timestamp(it)| it.0.to_string())
+        };
         let (attribute, value) = filter
             .as_ref()
             .map_or(("", ""), |(attribute, value)| (attribute.name(), value));
@@ -122,7 +124,11 @@ impl Operation for LookupEvents {
         let page = call.home.history.lookup(query).await?;
         Ok(Answer {
             next_token: page.next.map(|next| token::made(&asked, &written(next))),
-            events: page.events.iter().filter_map(|frame| event(frame)).collect(),
+            events: page
+                .events
+                .iter()
+                .filter_map(|frame| event(frame))
+                .collect(),
         })
     }
 }
@@ -171,7 +177,9 @@ impl LookupEvents {
             ));
         }
         if attribute == Attribute::ReadOnly
-            && ![true, false].map(read_only_text).contains(&attribute_value.as_str())
+            && ![true, false]
+                .map(read_only_text)
+                .contains(&attribute_value.as_str())
         {
             return invalid(format!(
                 "ReadOnly is 'true' or 'false', not '{}'",

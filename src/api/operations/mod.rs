@@ -68,7 +68,9 @@ pub async fn run(target: Target<'_>, body: &[u8], call: &Call<'_>) -> Result<Vec
         }
         (CloudTrail, ListTags::NAME) => answer::<ListTags>(target.service, body, call).await,
         (CloudTrail, ListTrails::NAME) => answer::<ListTrails>(target.service, body, call).await,
-        (CloudTrail, LookupEvents::NAME) => answer::<LookupEvents>(target.service, body, call).await,
+        (CloudTrail, LookupEvents::NAME) => {
+            answer::<LookupEvents>(target.service, body, call).await
+        }
         (CloudTrail, PutEventSelectors::NAME) => {
             answer::<PutEventSelectors>(target.service, body, call).await
         }
