@@ -7,11 +7,14 @@ use super::logs::disk_reserve;
 use super::stage::Stage;
 use super::trim::Lasting;
 use crate::config::Config;
-use crate::history::{self, DIRECTORY, History, Metrics};
+use crate::history::{self, Bounds, DIRECTORY, History, Metrics};
 use crate::wal::{Position, Wal};
 
 /// Bytes of the disk that history leaves free, above what events leave to deliveries: it is the first to stop when a disk becomes full.
 const LEFT_FREE: u64 = 32 << 20;
+
+/// Bytes of the journal that it holds at most, while it keeps up.
+const MOST_HELD: u64 = 512 << 20;
 
 /// Starts it, if it is wanted: whom to ask, and what holds the journal for it.
 pub async fn start(
@@ -30,8 +33,11 @@ pub async fn start(
     };
     let history = opened.await?;
     let cut = watch::Sender::new(Position(0));
-    let reserve = 2 * disk_reserve(config) + LEFT_FREE;
-    let Some(follower) = history.follower(journal, reserve, cut.subscribe()) else {
+    let bounds = Bounds {
+        disk_reserve: 2 * disk_reserve(config) + LEFT_FREE,
+        held_bytes: (config.journal.max_bytes / 8).min(MOST_HELD),
+    };
+    let Some(follower) = history.follower(journal, bounds, cut.subscribe()) else {
         return Ok((history, None));
     };
     let progress = follower.watch_progress();

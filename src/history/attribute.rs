@@ -307,8 +307,8 @@ mod tests {
                 assert!(facts.has(Attribute::Username, name), "{value}");
             }
             if identity["type"] == "AssumedRole" {
-                let arn = identity["arn"].as_str().unwrap();
-                let session = arn.rsplit('/').next().unwrap();
+                let principal = identity["principalId"].as_str().unwrap();
+                let session = principal.rsplit(':').next().unwrap();
                 assert_eq!(facts.username.as_deref(), Some(session), "{value}");
                 named += 1;
             }

@@ -161,12 +161,18 @@ impl Files {
     }
 
     fn open(&self, id: PartId, from: Position) -> Result<Open, PartError> {
-        let is_there = self.store.parts_of(id.day).iter().any(|it| it.id() == id);
+        let parts = self.store.parts_of(id.day);
+        let known = parts.iter().find(|part| part.id() == id);
         let directory = self.store.directory();
-        let writer = match is_there {
-            true => Writer::open(directory, id)?,
-            false => Writer::create(directory, id, from)?,
+        let writer = match known {
+            Some(_) => Writer::open(directory, id)?,
+            None => Writer::create(directory, id, from)?,
         };
+        // By a thread of a daemon before, that was not waited for.
+        if known.is_some_and(|part| part.head().events != writer.head().events) {
+            self.store.wrote(&writer);
+            return Err(PartError::Changed);
+        }
         Ok(Open {
             writer,
             used_at: Instant::now(),
@@ -195,7 +201,9 @@ impl Files {
         self.store.release(id);
         match open.writer.sync() {
             Ok(true) => {
-                self.writers.remove(&id);
+                if let Some(open) = self.writers.remove(&id) {
+                    open.writer.close();
+                }
                 true
             }
             Ok(false) => false,
@@ -223,6 +231,14 @@ impl Files {
             }
         }
         Ok(is_all)
+    }
+
+    /// Closes every file.
+    pub fn close_all(mut self) {
+        let open: Vec<PartId> = self.writers.keys().copied().collect();
+        for id in open {
+            self.close(id);
+        }
     }
 
     /// Forgets files that were put aside.

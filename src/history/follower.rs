@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::Bounds;
 use super::files::{Files, WriteError};
 use super::part::Given;
 use super::store::Store;
@@ -33,13 +34,15 @@ use crate::telemetry::chain;
 use crate::wal::{Chunk, Position, Wal};
 
 /// Of chunks whose events wait to be written.
-const GATHERED_BYTES: usize = 16 << 20;
+const GATHERED_BYTES: usize = 8 << 20;
 /// An event waits no longer than this, while the disk keeps up.
 const AT_LEAST_EVERY: Duration = Duration::from_millis(500);
 /// How often what was written is brought to the disk for certain.
 const SYNC_EVERY: Duration = Duration::from_secs(5);
 /// How often it looks for what has expired, and for files at rest.
 const TIDY_EVERY: Duration = Duration::from_secs(10);
+/// And no more often than this, however small the journal is.
+const SYNC_AT_MOST_EVERY: Duration = Duration::from_millis(100);
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// How often the same trouble is told.
 const TELL_EVERY: Duration = Duration::from_secs(60);
@@ -49,8 +52,7 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 pub struct Options {
     /// By event time.
     pub retention: Duration,
-    /// Bytes of the disk that are left to others.
-    pub disk_reserve: u64,
+    pub bounds: Bounds,
 }
 
 /// Below the directory of history.
@@ -189,7 +191,8 @@ impl Follower {
             if self.is_due(now) {
                 self.write_or_pause(now);
             }
-            if now >= self.synced_at + SYNC_EVERY || self.files.has_long_log() {
+            let is_due = now >= self.synced_at + SYNC_EVERY || self.holds_too_much(now);
+            if is_due || self.files.has_long_log() {
                 self.sync_or_tell(now);
             }
             if now >= self.tidy_at {
@@ -199,8 +202,8 @@ impl Follower {
             self.look_again_if_lost();
             self.count_pending();
         }
+        // What is not on the disk for certain is read again by the next run, and found to be there.
         self.write_or_pause(Instant::now());
-        self.sync_or_tell(Instant::now());
         Ok(())
     }
 
@@ -265,7 +268,12 @@ impl Follower {
         let is_old = self
             .since
             .is_some_and(|since| now >= since + AT_LEAST_EVERY);
-        (is_full || is_old) && self.paused_until.is_none()
+        (is_full || is_old || self.holds_too_much(now)) && self.paused_until.is_none()
+    }
+
+    fn holds_too_much(&self, now: Instant) -> bool {
+        let held = self.tail.position().0.saturating_sub(self.synced.0);
+        held >= self.options.bounds.held_bytes && now >= self.synced_at + SYNC_AT_MOST_EVERY
     }
 
     fn write_or_pause(&mut self, now: Instant) {
@@ -298,7 +306,7 @@ impl Follower {
         let disk = rustix::fs::statvfs(self.store.directory());
         let disk = disk.map_err(|errno| Trouble::Directory(errno.into()))?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        match free < self.options.disk_reserve {
+        match free < self.options.bounds.disk_reserve {
             true => Err(Trouble::NoRoom { free }),
             false => Ok(()),
         }

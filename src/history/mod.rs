@@ -48,7 +48,7 @@ const LOOKUPS: usize = 4;
 /// Why a lookup has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum LookupError {
-    #[error("there is no event history: history.enabled is false")]
+    #[error("there is no event history for LookupEvents: history.enabled is false")]
     Off,
     #[error("event history could not be opened when the daemon was started")]
     Unavailable,
@@ -56,6 +56,15 @@ pub enum LookupError {
     Store(#[from] store::LookupError),
     #[error("the lookup has stopped")]
     Task(#[from] JoinError),
+}
+
+/// What history may take from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Bytes of the disk that it leaves free.
+    pub disk_reserve: u64,
+    /// Bytes of the journal after which it brings to the disk what it has.
+    pub held_bytes: u64,
 }
 
 /// Answers lookups. Clones share everything.
@@ -118,7 +127,7 @@ impl History {
     pub fn follower(
         &self,
         journal: &Wal,
-        disk_reserve: u64,
+        bounds: Bounds,
         cut: watch::Receiver<Position>,
     ) -> Option<Follower> {
         let Kept::In(store) = &self.kept else {
@@ -126,7 +135,7 @@ impl History {
         };
         let options = Options {
             retention: self.retention,
-            disk_reserve,
+            bounds,
         };
         Some(Follower::new(store.clone(), journal.clone(), options, cut))
     }

@@ -15,6 +15,7 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use zstd::bulk::Compressor;
 use zstd::dict::{DecoderDictionary, EncoderDictionary};
@@ -48,7 +49,7 @@ const DICTIONARIES_AT: [u64; 2] = [64, 4096];
 const MAX_FRAME_BYTES: u64 = 32 << 20;
 
 /// Of the pages of a file in memory, while it is written, and in each connection that reads.
-const WRITER_CACHE_KIB: i32 = 24 << 10;
+const WRITER_CACHE_KIB: i32 = 8 << 10;
 const READER_CACHE_KIB: i32 = 128;
 
 /// A day, and one of its files: the name of a file, and the order of events of the same second.
@@ -128,6 +129,8 @@ pub enum PartError {
     /// It was being made when the daemon stopped.
     #[error("nothing was ever written to it")]
     Empty,
+    #[error("somebody else has written to it")]
+    Changed,
     #[error("{0}")]
     Io(#[from] std::io::Error),
 }
@@ -140,7 +143,7 @@ impl PartError {
         const SHORT_READ: i32 = 522;
         match self {
             Self::Foreign | Self::Empty => true,
-            Self::Io(_) => false,
+            Self::Changed | Self::Io(_) => false,
             Self::Sqlite(rusqlite::Error::SqliteFailure(error, _)) => match error.code {
                 // The last one: a table is not there.
                 DatabaseCorrupt | NotADatabase | Unknown => true,
@@ -320,6 +323,13 @@ impl Writer {
         Ok(pages == in_place)
     }
 
+    /// Closes a file that is on the disk, and leaves nothing beside it, unless a lookup is reading it.
+    pub fn close(self) {
+        let keeps_log = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+        // Without, the log stays, and does no harm.
+        let _ = self.connection.set_db_config(keeps_log, false);
+    }
+
     /// Bytes of its write-ahead log, which [`sync`](Self::sync) puts in place.
     pub fn log_bytes(&self) -> u64 {
         let mut path = self.path.clone().into_os_string();
@@ -330,7 +340,10 @@ impl Writer {
 
 fn connect(path: &Path, more: OpenFlags) -> Result<Connection, PartError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
-    Ok(Connection::open_with_flags(path, flags)?)
+    let connection = Connection::open_with_flags(path, flags)?;
+    // A daemon that stops does not wait for it, and the next one finds everything in the log.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    Ok(connection)
 }
 
 fn prepare(connection: &Connection) -> Result<(), PartError> {

@@ -52,6 +52,7 @@ fn rows(source: &str) -> &'static [Row] {
         "iam.amazonaws.com" => IAM,
         "sts.amazonaws.com" => STS,
         "ec2.amazonaws.com" => EC2,
+        "ec2-instance-connect.amazonaws.com" => EC2_INSTANCE_CONNECT,
         "s3.amazonaws.com" => S3,
         "kms.amazonaws.com" => KMS,
         "ssm.amazonaws.com" => SSM,
@@ -77,6 +78,7 @@ fn rows(source: &str) -> &'static [Row] {
         "cloudfront.amazonaws.com" => CLOUDFRONT,
         "route53.amazonaws.com" => ROUTE_53,
         "wafv2.amazonaws.com" => WAF_V2,
+        "apigateway.amazonaws.com" => API_GATEWAY,
         _ => &[],
     }
 }
@@ -150,6 +152,8 @@ const EC2: &[Row] = &[
     row("vpnGatewayId", "AWS::EC2::VPNGateway"),
     row("customerGatewayId", "AWS::EC2::CustomerGateway"),
 ];
+
+const EC2_INSTANCE_CONNECT: &[Row] = &[row("instanceId", "AWS::EC2::Instance")];
 
 const S3: &[Row] = &[row("bucketName", "AWS::S3::Bucket")];
 
@@ -319,6 +323,11 @@ const WAF_V2: &[Row] = &[
     row_of("IPSet", "id", "AWS::WAFv2::IPSet"),
     row_of("RuleGroup", "name", "AWS::WAFv2::RuleGroup"),
     row_of("RuleGroup", "id", "AWS::WAFv2::RuleGroup"),
+];
+
+const API_GATEWAY: &[Row] = &[
+    row("restApiId", "AWS::ApiGateway::RestApi"),
+    row("apiId", "AWS::ApiGatewayV2::Api"),
 ];
 
 /// The event's resources, each alias once: of the request, of the response, then those that the record lists.
