@@ -16,7 +16,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::api::protocol;
-use crate::auth::sigv4::Signer;
+
+use crate::auth::sigv4::{Refused, Signer};
 use crate::clock::WallMillis;
 use crate::{auth, aws};
 
@@ -69,6 +70,16 @@ pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
+}
+
+impl Answer {
+    /// Whether the daemon lets in only who signs, and the request was not signed: its own paths and AWS's JSON services say it in their ways.
+    fn wants_signature(&self) -> bool {
+        let missing = Refused::Missing.code().as_bytes();
+        self.status == UNSIGNED
+            || self.status == StatusCode::BAD_REQUEST
+                && memchr::memmem::find(&self.body, missing).is_some()
+    }
 }
 
 pub struct Client {
@@ -169,7 +180,7 @@ impl Client {
             .body(())?
             .into_parts();
         let answer = self.exchange(head.clone(), &body, patience).await?;
-        if answer.status != UNSIGNED || self.signer.is_some() {
+        if !answer.wants_signature() || self.signer.is_some() {
             return Ok(answer);
         }
         self.signer = aws::signer(self.service).await;

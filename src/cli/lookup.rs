@@ -8,7 +8,6 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -204,10 +203,10 @@ async fn page(client: &mut Client, request: &Value) -> Result<Page, Failure> {
         (Some(code), None) => anyhow!("{}", told(code)),
         (None, _) => anyhow!("{} answered {}", client.endpoint(), answer.status),
     };
-    let is_about_who = matches!(
-        answer.status,
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
-    ) || text("__type").is_some_and(|code| code.contains("AccessDenied"));
+    // As the door and the policies of the daemon name it.
+    let about_who = ["Authentication", "Signature", "Client", "AccessDenied"];
+    let is_about_who =
+        text("__type").is_some_and(|code| about_who.iter().any(|it| code.contains(it)));
     Err(match is_about_who {
         true => Failure::hinted(error, SIGNING_HINT),
         false => error.into(),

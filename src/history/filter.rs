@@ -134,7 +134,7 @@ fn place(key: i64, blocks: u32) -> (u32, [usize; PROBES as usize]) {
     let block = ((first >> 32) * u64::from(blocks)) >> 32;
     let mut second = mix(first);
     let bits = std::array::from_fn(|_| {
-        let bit = (second & 0x1ff) * BLOCK_BITS >> 9;
+        let bit = ((second & 0x1ff) * BLOCK_BITS) >> 9;
         second >>= 9;
         bit as usize
     });

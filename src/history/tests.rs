@@ -249,9 +249,11 @@ fn retention_removes_whole_days_and_nothing_else() {
     check(&open(directory.path()), &left, rng);
 }
 
+type Harm = fn(&mut Vec<u8>);
+
 #[test]
 fn a_damaged_file_is_put_aside_and_what_the_journal_holds_of_it_comes_back() {
-    let harm: [(&str, fn(&mut Vec<u8>)); 5] = [
+    let harm: [(&str, Harm); 5] = [
         ("no database", |bytes| bytes[..100].fill(7)),
         ("cut", |bytes| bytes.truncate(bytes.len() / 2)),
         ("empty", Vec::clear),

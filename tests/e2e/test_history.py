@@ -23,7 +23,9 @@ NOW = datetime.now(timezone.utc).replace(microsecond=0)
 
 #: A trail that takes data events alone: history does not ask it.
 TRAIL = WHOLE_ORGANIZATION | {
-    "advanced_event_selectors": [{"FieldSelectors": [{"Field": "eventCategory", "Equals": ["Data"]}]}],
+    "advanced_event_selectors": [
+        {"FieldSelectors": [{"Field": "eventCategory", "Equals": ["Data"]}, {"Field": "resources.type", "Equals": ["AWS::S3::Object"]}]}
+    ],
 }
 
 
@@ -277,7 +279,7 @@ def test_the_command_shows_events_and_takes_what_the_api_takes(kept, rng, traild
     assert len(rows) == 51 and rows[0].split() == ["TIME", "EVENT", "SOURCE", "USER", "RESOURCE", "EVENT", "ID"]
     assert "\x1b" not in out and "Strange\\u{1b}[31m" in rows[1] and "user119 +2" in rows[2]
     code, out, _ = lookup("--start", seconds_ago(190), "--end", seconds_ago(181), "--json")
-    assert (code, len(out.splitlines())) == (0, 9)
+    assert (code, len(out.splitlines())) == (0, 10)
     assert lookup("--attribute", "EventName=None")[:2] == (0, "no events\n")
 
     code, _, err = lookup("--start", "2026-05-02", "--end", "2026-05-01")
@@ -301,11 +303,11 @@ def test_a_policy_allows_looking_up_or_does_not(make_daemon, rng, tmp_path, trai
     for key, actions in [("AKIDLOOKER", ["cloudtrail:LookupEvents"]), ("AKIDSENDER", ["traild:PutEvents", "cloudtrail:Describe*"])]:
         path = tmp_path / f"{key}.json"
         path.write_text(policy(*actions))
-        credentials.append({"access_key_id": key, "secret_access_key": f"secret of {key}", "account_id": HOME_ACCOUNT, "policy_file": str(path)})
+        credentials.append({"access_key_id": key, "secret_access_key": f"secret-of-{key}", "account_id": HOME_ACCOUNT, "policy_file": str(path)})
     daemon = make_daemon(config={"trails": [TRAIL], "auth": {"mode": "sigv4", "credentials": credentials}}).start()
 
     def lookup(key):
-        env = {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": f"secret of {key}", "AWS_REGION": HOME_REGION}
+        env = {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": f"secret-of-{key}", "AWS_REGION": HOME_REGION}
         return run_cli(traild_bin, "lookup", "--endpoint", daemon.api_endpoint, env=env)
 
     assert lookup("AKIDLOOKER")[:2] == (0, "no events\n")
@@ -348,6 +350,8 @@ def test_killed_again_and_again_it_has_each_event_once(make_daemon, rng, report)
     # A damaged file is put aside, and the daemon starts; what the journal still holds comes back.
     daemon.kill()
     [first, *_] = sorted((daemon.data_dir / "history").glob("*.db"))
+    for beside in ("-wal", "-shm"):
+        first.with_name(first.name + beside).unlink(missing_ok=True)
     first.write_bytes(b"not a database" * 1000)
     daemon.start()
     assert daemon.metrics().total("traild_history_quarantined_files_total") == 1
