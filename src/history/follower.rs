@@ -176,7 +176,7 @@ impl Follower {
     /// Runs until `stop`, or until the journal is closed. Blocking: it wants a thread of its own, which `runtime` reads for.
     pub fn run(mut self, runtime: &Handle, stop: &CancellationToken) -> Result<(), FollowError> {
         self.tidy();
-        loop {
+        while !stop.is_cancelled() {
             let happened = runtime.block_on(self.next(stop));
             let now = Instant::now();
             match happened {

@@ -164,6 +164,9 @@ impl History {
     }
 }
 
+/// What a follower has to end when it is stopped.
+const GRACE: Duration = Duration::from_millis(300);
+
 /// Runs a follower on a thread of its own, until `stop`. It ends before only if the journal does.
 pub async fn follow(follower: Follower, stop: CancellationToken) {
     let runtime = tokio::runtime::Handle::current();
@@ -179,7 +182,16 @@ pub async fn follow(follower: Follower, stop: CancellationToken) {
     if let Err(error) = spawned {
         tracing::error!(%error, "the thread of the event history cannot be started");
     }
-    match ended.await {
+    let late = async {
+        stopped.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    let outcome = tokio::select! {
+        outcome = ended => outcome,
+        // It may wait long for a processor. What it does not finish is as after a crash: the next run does it.
+        () = late => return,
+    };
+    match outcome {
         Ok(Ok(())) => return,
         Ok(Err(error)) => {
             tracing::error!(error = %chain(&error), "the event history has stopped until traild is started again");

@@ -184,7 +184,7 @@ fn dictionaries(connection: &Connection) -> Result<Vec<(u8, Vec<u8>)>, PartError
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Writes a file. There is one of a file at most.
+/// Writes a file. There should be one of a file; when there are two, one of them is told [`PartError::Changed`].
 pub struct Writer {
     connection: Connection,
     path: PathBuf,
@@ -292,15 +292,19 @@ impl Writer {
         }
         let written = write(&transaction, &batch, self.dictionary.as_ref(), head.seed);
         written?;
-        transaction.execute(
-            "UPDATE part SET upto_position = ?1, events = ?2, first_at = ?3, last_at = ?4",
+        let is_as_known = transaction.execute(
+            "UPDATE part SET upto_position = ?1, events = ?2, first_at = ?3, last_at = ?4 WHERE events = ?5",
             params![
                 head.upto.0.cast_signed(),
                 head.events.cast_signed(),
                 head.first_at,
-                head.last_at
+                head.last_at,
+                self.head.events.cast_signed(),
             ],
         )?;
+        if is_as_known != 1 {
+            return Err(PartError::Changed);
+        }
         transaction.commit()?;
         self.head = head;
         Ok(())

@@ -310,6 +310,34 @@ fn a_damaged_file_is_put_aside_and_what_the_journal_holds_of_it_comes_back() {
     }
 }
 
+/// A thread of a daemon that is stopped may write once more when the next one runs already.
+#[test]
+fn two_that_write_have_each_event_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let scope = scope("111122223333", "us-east-1", Category::Management);
+    let list: Vec<Given> = (0..6)
+        .map(|number| {
+            let json = format!(r#"{{"eventID":"id-{number}"}}"#);
+            known(number, scope, MAY, false, &json).given
+        })
+        .collect();
+    let mut before = Files::new(open(directory.path()));
+    before.write(&list[..2]).unwrap();
+    let store = open(directory.path());
+    let mut after = Files::new(store.clone());
+    after.write(&list[..3]).unwrap();
+    assert!(before.write(&list[2..5]).is_err());
+    before.write(&list[2..4]).unwrap_or_default();
+    before.write(&list[2..4]).unwrap();
+    for attempt in 0..3 {
+        let written = after.write(&list);
+        assert!(written.is_ok() || attempt < 2);
+    }
+    assert_eq!(store_has(&store), 6);
+    assert_eq!(store_has(&open(directory.path())), 6);
+    assert_eq!(all_pages(&store, &everything(scope)).len(), 6);
+}
+
 #[test]
 fn a_damaged_event_is_left_out_and_counted() {
     let directory = tempfile::tempdir().unwrap();
