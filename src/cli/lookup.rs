@@ -326,9 +326,9 @@ mod tests {
             json!({"EventTime": 1_777_593_599.0, "Resources": [], "CloudTrailEvent": "{}"}),
         ];
         let expected = "\
-TIME                  EVENT                  SOURCE             USER   RESOURCE  EVENT ID
+TIME                  EVENT                SOURCE             USER   RESOURCE  EVENT ID
 2026-05-01T00:00:00Z  Create\\u{1b}[2JUser  iam.amazonaws.com  alice  bob +1    id-1
-2026-05-01T00:00:00Z  -                      -                  -      -         -
+2026-05-01T00:00:00Z  -                    -                  -      -         -
 ";
         let shown = table(&events).ok().unwrap();
         let expected = expected.replace("2026-05-01T00:00:00Z  -", "2026-04-30T23:59:59Z  -");
