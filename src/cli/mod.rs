@@ -5,6 +5,7 @@
 mod client;
 mod demo;
 mod dlq;
+mod health;
 mod journal;
 mod lookup;
 mod run;
@@ -51,6 +52,8 @@ enum Command {
     Status(status::Arguments),
     /// Look up recent events
     Lookup(lookup::Arguments),
+    /// Ask a running daemon whether it is well: exit 0 if it is, 1 if not
+    Health(health::Arguments),
     /// Check the digests of a bucket and the log files that they vouch for
     Verify(verify::Arguments),
     /// Look into the journal and the ledger on the disk
@@ -162,6 +165,7 @@ pub fn main() -> ExitCode {
         Command::Send(arguments) => send::run(arguments),
         Command::Status(arguments) => status::run(arguments),
         Command::Lookup(arguments) => lookup::run(arguments),
+        Command::Health(arguments) => health::run(arguments),
         Command::Verify(arguments) => verify::run(arguments),
         Command::Wal(command) => journal::run(command),
         Command::Dlq(command) => dlq::run(command),
@@ -269,6 +273,7 @@ mod tests {
             "send",
             "status",
             "lookup",
+            "health",
             "verify",
             "wal",
             "wal inspect",
