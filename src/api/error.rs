@@ -12,6 +12,7 @@ use crate::deliver::failure::Failure;
 use crate::digest::keys::{InvalidTimeRange, KeysError};
 use crate::event::{AccountId, Region};
 use crate::ingest::body::BodyError;
+use crate::ingest::records::RecordError;
 use crate::registry::{NoRoom, NotKept, StartedTooOften};
 use crate::trail::InvalidTrailName;
 use crate::trail::selector::InvalidEventSelectors;
@@ -156,6 +157,12 @@ pub enum Error {
     #[error("bucket or topic {place} cannot be checked now ({failure})", failure = told(.failure))]
     Unchecked { place: String, failure: Failure },
 
+    // Of records.
+    #[error("nothing was changed, as it could not be recorded now: {0}")]
+    Unrecordable(String),
+    #[error("it is done, and could not be recorded")]
+    Unrecorded(#[source] RecordError),
+
     // Ours.
     #[error(transparent)]
     NotKept(#[from] NotKept),
@@ -230,8 +237,10 @@ impl Error {
                 "CloudWatchLogsDeliveryUnavailableException"
             }
             // Clients try again by themselves.
-            Self::Unchecked { .. } => "ServiceUnavailableException",
-            Self::Keys(_) | Self::Answer(_) | Self::NotKept(_) => "InternalFailure",
+            Self::Unchecked { .. } | Self::Unrecordable(_) => "ServiceUnavailableException",
+            Self::Keys(_) | Self::Answer(_) | Self::NotKept(_) | Self::Unrecorded(_) => {
+                "InternalFailure"
+            }
         }
     }
 
@@ -242,7 +251,7 @@ impl Error {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
             Self::Body(BodyError::TooSlow(_)) => StatusCode::REQUEST_TIMEOUT,
-            Self::Body(BodyError::NoMemory) | Self::Unchecked { .. } => {
+            Self::Body(BodyError::NoMemory) | Self::Unchecked { .. } | Self::Unrecordable(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             _ if self.is_ours() => StatusCode::INTERNAL_SERVER_ERROR,
@@ -252,7 +261,10 @@ impl Error {
 
     /// Whether traild is at fault, and not the caller.
     pub fn is_ours(&self) -> bool {
-        matches!(self, Self::Keys(_) | Self::Answer(_) | Self::NotKept(_))
+        matches!(
+            self,
+            Self::Keys(_) | Self::Answer(_) | Self::NotKept(_) | Self::Unrecorded(_)
+        )
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! SIGTERM and SIGINT stop it in order. SIGHUP reads the configuration again: a bad one is told and refused, and the daemon goes on as it was; a
 //! good one takes effect by stopping and starting inside the process: the doors are closed for as long as a start takes, and nothing is
-//! lost.
+//! lost. When it is unchanged, the certificate of the api listener is read again, and no connection notices.
 
 use std::path::Path;
 use std::time::Duration;
@@ -101,7 +101,10 @@ async fn supervise(path: Option<&Path>, loaded: Loaded) -> anyhow::Result<()> {
                 }
                 asked = signals.next() => match asked {
                     Asked::Stop => break None,
-                    Asked::Reload => if let Some(next) = reload(path, &config) { break Some(next) },
+                    Asked::Reload => match reload(path, &config) {
+                        Some(next) => break Some(next),
+                        None => daemon.renew_certificate().await,
+                    },
                 },
             }
         };

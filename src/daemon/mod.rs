@@ -59,6 +59,7 @@ use crate::digest::writer::WriterError;
 use crate::ingest::{self, Ingest, tail};
 use crate::registry;
 use crate::server::ops::{Ops, Readiness};
+use crate::server::tls::{self, Tls, TlsError};
 use crate::server::{self, BindError, Limits, Listener};
 use crate::snapshot;
 use crate::store;
@@ -96,6 +97,8 @@ pub enum DaemonError {
     Store(#[from] store::OpenError),
     #[error(transparent)]
     Bind(#[from] BindError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("leg of trail {trail} has stopped")]
     Leg {
         trail: String,
@@ -170,6 +173,8 @@ pub struct Daemon {
     ingest: Ingest,
     phase: watch::Sender<Readiness>,
     views: Views,
+    tls: Option<Tls>,
+    api: Api,
     /// One for each stage of stopping, in order.
     doors: Stage,
     legs: Stage,
@@ -189,7 +194,11 @@ impl Daemon {
         snapshot::make_private_dir(data_dir).map_err(unusable)?;
         let lock = DirLock::acquire(data_dir)?;
 
-        let sockets = Sockets::bind(config).await?;
+        let tls = match config.listen.tls.clone() {
+            Some(files) => Some(tokio::task::spawn_blocking(|| Tls::open(files)).await??),
+            None => None,
+        };
+        let sockets = Sockets::bind(config, tls.clone()).await?;
         let addresses = sockets.addresses;
 
         let mut registry = Registry::new();
@@ -197,10 +206,17 @@ impl Daemon {
         journal_metrics.register(registry.inner());
         let ingest_metrics = ingest::Metrics::default();
         ingest_metrics.register(registry.inner());
+        let records_metrics = api::records::Metrics::default();
+        if config.api.record_calls {
+            records_metrics.register(registry.inner());
+        }
         let leg_metrics = deliver::Metrics::default();
         leg_metrics.register(registry.inner());
         let digest_metrics = digest::writer::view::Metrics::default();
         digest_metrics.register(registry.inner());
+        if let Some(tls) = &tls {
+            tls.register(registry.inner());
+        }
 
         let (mut doors, mut legs, mut rest) = (Stage::new(), Stage::new(), Stage::new());
         let (phase, phase_seen) = watch::channel(Readiness::NotReady("starting".to_owned()));
@@ -294,17 +310,22 @@ impl Daemon {
                 })
             },
             preflight: Arc::new(preflight::Asking::new(config, addresses)),
+            records: config
+                .api
+                .record_calls
+                .then(|| api::records::Records::new(ingest.clone(), records_metrics)),
         });
         let door = Door::new(
             config.account_id,
             config.region,
             config.auth.requests.clone(),
+            config.auth.certificates.clone(),
         );
         let parts = routes::Parts {
             door,
             ingest: ingest.clone(),
             asked,
-            api,
+            api: api.clone(),
             status_arn: format!(
                 "arn:aws:traild:{}:{}:status",
                 config.region, config.account_id
@@ -335,6 +356,14 @@ impl Daemon {
             doors
                 .spawn(|stop| Box::pin(async move { Ok(tail::run(ingest, options, stop).await?) }));
         }
+        if let Some(tls) = tls.clone() {
+            rest.spawn(|stop| {
+                Box::pin(async move {
+                    tls.follow(tls::POLL, stop).await;
+                    Ok(())
+                })
+            });
+        }
         let beating = journal.clone();
         if let Some(watchdog) = systemd::watchdog(move || illness(&beating).is_none()) {
             rest.spawn(|stop| {
@@ -353,6 +382,8 @@ impl Daemon {
             ingest,
             phase,
             views,
+            tls,
+            api,
             doors,
             legs,
             rest,
@@ -368,6 +399,16 @@ impl Daemon {
     pub fn trails(&self) -> Vec<Arc<Trail>> {
         let views = self.views.borrow();
         views.iter().map(|view| view.trail.clone()).collect()
+    }
+
+    /// Reads the certificate again, now rather than when it is next looked at; connections stay.
+    pub async fn renew_certificate(&self) {
+        let Some(tls) = self.tls.clone() else {
+            return;
+        };
+        if let Err(error) = tokio::task::spawn_blocking(move || tls.look_again()).await {
+            tracing::error!(%error, "cannot look at the certificate");
+        }
     }
 
     /// Resolves when a part fails that the daemon cannot go on without.
@@ -388,6 +429,12 @@ impl Daemon {
             .send_replace(Readiness::NotReady("stopping".to_owned()));
         self.ingest.stop();
         self.doors.stop(Duration::from_secs(1)).await;
+        if tokio::time::timeout(Duration::from_secs(1), self.api.settle())
+            .await
+            .is_err()
+        {
+            tracing::warn!("a change that the api was asked for is still under way, not waiting for it");
+        }
         if let Err(error) = self.journal.barrier().await {
             tracing::error!(%error, "journal could not be brought to an end in order");
         }

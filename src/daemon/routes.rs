@@ -100,11 +100,12 @@ async fn operation(parts: &Parts, request: Request<Incoming>, peer: Peer) -> Ans
 
 async fn events(parts: &Parts, request: Request<Incoming>, peer: Peer) -> Answer {
     let (head, body) = request.into_parts();
+    let source_ip = peer.source_ip().to_string();
     let answer = async |head, body, caller: Caller| {
         let from = Origin {
             account: Some(caller.account),
             region: Some(caller.region),
-            peer: peer.source_ip().to_string(),
+            peer: source_ip,
             accounts: accounts(caller),
         };
         post_events(&parts.ingest, Request::from_parts(head, body), from).await
@@ -144,7 +145,7 @@ async fn admitted(
     protocol: Protocol,
     answer: impl AsyncFnOnce(request::Parts, SignedBody<Incoming>, Caller) -> Answer,
 ) -> Answer {
-    let Admitted { caller, pending } = match door.admit(&head, peer, service, WallMillis::now()) {
+    let Admitted { caller, pending } = match door.admit(&head, &peer, service, WallMillis::now()) {
         Ok(admitted) => admitted,
         Err(refused) => {
             tracing::debug!(%peer, %refused, "request refused at the door");
@@ -173,7 +174,7 @@ async fn drain(body: Incoming) {
 async fn status(parts: &Parts, request: Request<Incoming>, peer: Peer) -> Answer {
     let (head, body) = request.into_parts();
     let now = WallMillis::now();
-    let admitted = parts.door.admit(&head, peer, auth::TRAILD, now);
+    let admitted = parts.door.admit(&head, &peer, auth::TRAILD, now);
     let caller = admitted.and_then(|Admitted { caller, pending }| {
         pending.map_or(Ok(()), auth::Pending::without_body)?;
         Ok(caller)

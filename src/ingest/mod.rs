@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! http ─► body (limits, inflate) ─► framing (where events begin and end) ─► event::check ─► dedup ─► wal ─► answer
-//! tail ─► lines of a file ───────────────────────────────────────────────────┘
+//! tail ─► lines of a file ───────────────────────────────────────────────────┤
+//! records ─► what the API was asked ──────────────────────────────────────────┘
 //! ```
 
 pub mod accept;
@@ -13,6 +14,7 @@ pub mod dedup;
 mod framing;
 pub mod http;
 mod metrics;
+pub mod records;
 mod store;
 pub mod tail;
 
