@@ -144,7 +144,9 @@ impl Records {
 
     fn count(&self, asked: &Asked<'_>, kept: Result<(), RecordError>) -> Result<(), RecordError> {
         match &kept {
-            Ok(()) => drop(self.metrics.kept.inc()),
+            Ok(()) => {
+                self.metrics.kept.inc();
+            }
             Err(error) => {
                 self.metrics.lost.inc();
                 let (operation, caller) = (asked.operation, asked.caller.principal_arn());
@@ -183,11 +185,17 @@ pub fn event(asked: &Asked<'_>, outcome: &Result<Vec<u8>, Error>) -> Value {
     put("awsRegion", caller.region.as_str().into());
     let source_ip = caller.source_ip.map(|ip| ip.to_string());
     // A process at the unix socket is on this machine.
-    put("sourceIPAddress", source_ip.unwrap_or_else(|| "127.0.0.1".to_owned()).into());
+    put(
+        "sourceIPAddress",
+        source_ip.unwrap_or_else(|| "127.0.0.1".to_owned()).into(),
+    );
     put("userAgent", text(headers, header::USER_AGENT).into());
     if let Err(error) = outcome {
         put("errorCode", error_code(error).into());
-        put("errorMessage", shown(error.to_string().as_bytes(), MAX_TEXT_BYTES).into());
+        put(
+            "errorMessage",
+            shown(error.to_string().as_bytes(), MAX_TEXT_BYTES).into(),
+        );
     }
     // As CloudTrail does: who may not ask is not repeated.
     let parameters = match outcome {
@@ -272,7 +280,11 @@ fn respelt(value: Value) -> Value {
     match value {
         Value::Object(members) => {
             let members = members.into_iter();
-            Value::Object(members.map(|(name, value)| (small(&name), respelt(value))).collect())
+            Value::Object(
+                members
+                    .map(|(name, value)| (small(&name), respelt(value)))
+                    .collect(),
+            )
         }
         Value::Array(items) => Value::Array(items.into_iter().map(respelt).collect()),
         other => other,

@@ -165,9 +165,7 @@ fn user(credential: &Credential, region: Region, peer: &Peer) -> Caller {
 }
 
 fn rights(policy: Option<&Arc<Policy>>) -> Rights {
-    policy.map_or(Rights::OwnAccount, |policy| {
-        Rights::By(Arc::clone(policy))
-    })
+    policy.map_or(Rights::OwnAccount, |policy| Rights::By(Arc::clone(policy)))
 }
 
 fn source_ip(peer: &Peer) -> Option<std::net::IpAddr> {

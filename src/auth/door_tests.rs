@@ -244,7 +244,11 @@ fn a_known_certificate_need_not_sign_and_is_held_to_its_signature_when_it_does()
     );
     assert!(caller.authorize("cloudtrail:GetTrail", "*", NOW).is_ok());
     let foreign = "arn:aws:cloudtrail:us-east-1:111122223333:trail/main";
-    assert!(caller.authorize("cloudtrail:GetTrail", foreign, NOW).is_err());
+    assert!(
+        caller
+            .authorize("cloudtrail:GetTrail", foreign, NOW)
+            .is_err()
+    );
 
     let Admitted { caller, pending } = admit(&signed(b"x"), &shows("collector")).unwrap();
     assert!(pending.is_some() && caller.tls.is_some());
@@ -253,7 +257,10 @@ fn a_known_certificate_need_not_sign_and_is_held_to_its_signature_when_it_does()
         "arn:aws:iam::111122223333:user/AKID"
     );
     let bad = head(Some(&header("OTHER", "00")), None);
-    assert_eq!(code(&bad, &shows("collector")), "UnrecognizedClientException");
+    assert_eq!(
+        code(&bad, &shows("collector")),
+        "UnrecognizedClientException"
+    );
     // A name that is not known proves nothing by itself.
     assert_eq!(
         code(&head(None, None), &shows("other")),

@@ -204,11 +204,11 @@ impl Client {
     async fn connect(&self) -> anyhow::Result<SendRequest<Full<Bytes>>> {
         let connecting = async {
             anyhow::Ok(match &self.endpoint {
-                Endpoint::Tcp { authority } => {
-                    handshake(connect_tcp(authority).await?).await?
-                }
+                Endpoint::Tcp { authority } => handshake(connect_tcp(authority).await?).await?,
                 Endpoint::Tls { authority } => {
-                    let host = authority.rsplit_once(':').map_or(&**authority, |(host, _)| host);
+                    let host = authority
+                        .rsplit_once(':')
+                        .map_or(&**authority, |(host, _)| host);
                     let host = host.trim_matches(['[', ']']).to_owned();
                     let connector = self.trust.connector()?;
                     let stream = connect_tcp(authority).await?;

@@ -53,7 +53,8 @@ impl Trust {
         match named {
             Some(path) => {
                 for certificate in certificates(&path)? {
-                    let unusable = || format!("{} holds a certificate of no authority", path.display());
+                    let unusable =
+                        || format!("{} holds a certificate of no authority", path.display());
                     roots.add(certificate).with_context(unusable)?;
                 }
             }
@@ -73,7 +74,9 @@ impl Trust {
 fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let unusable = || format!("cannot use {}", path.display());
     let certificates = CertificateDer::pem_file_iter(path).with_context(unusable)?;
-    let certificates: Vec<_> = certificates.collect::<Result<_, _>>().with_context(unusable)?;
+    let certificates: Vec<_> = certificates
+        .collect::<Result<_, _>>()
+        .with_context(unusable)?;
     if certificates.is_empty() {
         bail!("{} holds no certificate", path.display());
     }

@@ -12,9 +12,7 @@ use super::sections::path;
 use super::tree::Item;
 use crate::api::operations::OF_CLOUDTRAIL;
 use crate::auth::policy::{Actions, Policy};
-use crate::auth::{
-    CertificateName, Credential, KnownCertificate, OF_PATHS, Options, SecretKey,
-};
+use crate::auth::{CertificateName, Credential, KnownCertificate, OF_PATHS, Options, SecretKey};
 use crate::event::AccountId;
 
 /// More than this is no secret and no policy; IAM's own limit for a managed policy is 6,144 characters.
@@ -222,7 +220,12 @@ fn read_certificate(
     let common_name = section.take("common_name", filled);
     let names: Vec<(At<String>, CertificateName)> = [
         uri.map(|at| (at.clone(), CertificateName::Uri(at.value))),
-        dns.map(|at| (at.clone(), CertificateName::Dns(at.value.to_ascii_lowercase()))),
+        dns.map(|at| {
+            (
+                at.clone(),
+                CertificateName::Dns(at.value.to_ascii_lowercase()),
+            )
+        }),
         common_name.map(|at| (at.clone(), CertificateName::CommonName(at.value))),
     ]
     .into_iter()
@@ -238,7 +241,11 @@ fn read_certificate(
     let mistake = match names.len() {
         0 => Some(section.mistake("uri", "is missing", hint)),
         1 => None,
-        _ => Some(names[1].0.mistake("is a second name: a certificate is known by one", hint)),
+        _ => Some(
+            names[1]
+                .0
+                .mistake("is a second name: a certificate is known by one", hint),
+        ),
     };
     section.close();
     if let Some(mistake) = mistake {

@@ -433,7 +433,9 @@ impl Daemon {
             .await
             .is_err()
         {
-            tracing::warn!("a change that the api was asked for is still under way, not waiting for it");
+            tracing::warn!(
+                "a change that the api was asked for is still under way, not waiting for it"
+            );
         }
         if let Err(error) = self.journal.barrier().await {
             tracing::error!(%error, "journal could not be brought to an end in order");

@@ -37,7 +37,9 @@ impl Certificate {
         let whole = parts(AnyRef::from_der(certificate)?)?;
         let signed = parts(*whole.first().ok_or_else(malformed)?)?;
         // The version stands in front, and may be left out.
-        let has_version = signed.first().is_some_and(|first| context(first) == Some(0));
+        let has_version = signed
+            .first()
+            .is_some_and(|first| context(first) == Some(0));
         let mut fields = signed.iter().skip(usize::from(has_version));
         let (_serial, _algorithm, _issuer) = (fields.next(), fields.next(), fields.next());
         let validity = parts(*fields.next().ok_or_else(malformed)?)?;

@@ -119,7 +119,11 @@ impl Contents {
     fn fingerprint(&self) -> Fingerprint {
         let mut hash = digest::Context::new(&digest::SHA256);
         let none = Vec::new();
-        for file in [&self.cert, &self.key, self.client_ca.as_ref().unwrap_or(&none)] {
+        for file in [
+            &self.cert,
+            &self.key,
+            self.client_ca.as_ref().unwrap_or(&none),
+        ] {
             hash.update(&(file.len() as u64).to_le_bytes());
             hash.update(file);
         }
@@ -136,9 +140,14 @@ impl Contents {
         };
         let of_cert = |problem| fault("cert_file", &files.cert_file, problem);
         let chain = certificates(&self.cert).map_err(of_cert)?;
-        let leaf = Certificate::parse(&chain[0]).map_err(|why| of_cert(format!("holds a certificate that cannot be read: {why}")))?;
+        let leaf = Certificate::parse(&chain[0])
+            .map_err(|why| of_cert(format!("holds a certificate that cannot be read: {why}")))?;
         let of_key = |problem| fault("key_file", &files.key_file, problem);
-        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| of_key(format!("holds no private key that can be read ({error}): it must be PEM, and not encrypted")))?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| {
+            of_key(format!(
+                "holds no private key that can be read ({error}): it must be PEM, and not encrypted"
+            ))
+        })?;
 
         let provider = Arc::new(cryptography::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -149,15 +158,23 @@ impl Contents {
                 let of_ca = |problem| fault("client_ca_file", path, problem);
                 let roots = roots(authorities).map_err(of_ca)?;
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
-                builder.with_client_cert_verifier(verifier.map_err(|error| of_ca(format!("cannot judge clients: {error}")))?)
+                builder.with_client_cert_verifier(
+                    verifier.map_err(|error| of_ca(format!("cannot judge clients: {error}")))?,
+                )
             }
             _ => builder.with_no_client_auth(),
         };
-        let mut config = builder.with_single_cert(chain, key).map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => of_key("is not the key of the certificate in cert_file".to_owned()),
-            rustls::Error::InvalidCertificate(_) => of_cert(format!("holds a certificate that cannot be used: {error}")),
-            error => of_key(format!("holds a key that cannot be used: {error}")),
-        })?;
+        let mut config = builder
+            .with_single_cert(chain, key)
+            .map_err(|error| match error {
+                rustls::Error::InconsistentKeys(_) => {
+                    of_key("is not the key of the certificate in cert_file".to_owned())
+                }
+                rustls::Error::InvalidCertificate(_) => {
+                    of_cert(format!("holds a certificate that cannot be used: {error}"))
+                }
+                error => of_key(format!("holds a key that cannot be used: {error}")),
+            })?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         if self.client_ca.is_some() {
             config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -332,7 +349,10 @@ fn usable(contents: Contents, files: &Files) -> Result<Loaded, TlsError> {
         Some(problem) => Err(TlsError {
             key: "cert_file",
             path: files.cert_file.clone(),
-            problem: format!("holds a certificate that {problem} (its end is {})", loaded.end()),
+            problem: format!(
+                "holds a certificate that {problem} (its end is {})",
+                loaded.end()
+            ),
         }),
     }
 }
@@ -362,9 +382,7 @@ impl Secured {
     /// Of a connection whose handshake is done. The error is about the client's certificate.
     pub fn of(connection: &rustls::ServerConnection) -> Result<Self, der::Error> {
         let leaf = connection.peer_certificates().and_then(<[_]>::first);
-        let certificate = leaf
-            .map(|leaf| Certificate::parse(leaf))
-            .transpose()?;
+        let certificate = leaf.map(|leaf| Certificate::parse(leaf)).transpose()?;
         Ok(Self {
             version: match connection.protocol_version() {
                 Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",

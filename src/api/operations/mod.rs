@@ -95,7 +95,10 @@ pub fn named(target: Target<'_>) -> Option<&'static str> {
         Service::CloudTrail => &OF_CLOUDTRAIL,
         Service::Organizations => &[DescribeOrganization::NAME],
     };
-    names.iter().find(|name| **name == target.operation).copied()
+    names
+        .iter()
+        .find(|name| **name == target.operation)
+        .copied()
 }
 
 async fn answer<O: Operation>(

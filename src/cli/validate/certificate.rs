@@ -23,6 +23,9 @@ pub(super) fn check(config: &Config, now: WallMillis, findings: &mut Findings) {
         let problem = format!("holds a certificate that {problem} (its end is {end})");
         findings.mistake(KEY, shown, problem, "renew it: every client refuses it");
     } else if loaded.ends_soon(now) {
-        findings.warn(KEY, format!("{shown} holds a certificate that ends soon, at {end}"));
+        findings.warn(
+            KEY,
+            format!("{shown} holds a certificate that ends soon, at {end}"),
+        );
     }
 }
