@@ -28,6 +28,7 @@ mod keys;
 mod legs;
 mod logs;
 mod preflight;
+mod settings;
 mod sockets;
 mod trails;
 mod trim;
@@ -63,6 +64,7 @@ use crate::server::tls::{self, Tls, TlsError};
 use crate::server::{self, BindError, Limits, Listener};
 use crate::snapshot;
 use crate::store;
+use crate::telemetry::disk::Disk;
 use crate::telemetry::metrics::Registry;
 use crate::telemetry::systemd;
 use crate::trail::Trail;
@@ -202,6 +204,10 @@ impl Daemon {
         let addresses = sockets.addresses;
 
         let mut registry = Registry::new();
+        settings::register(config, registry.inner());
+        registry.inner().register_collector(Box::new(Disk {
+            directory: data_dir.clone(),
+        }));
         let journal_metrics = wal::Metrics::default();
         journal_metrics.register(registry.inner());
         let ingest_metrics = ingest::Metrics::default();

@@ -43,12 +43,10 @@ impl Ops {
         }
         match path {
             "/livez" => verdict((self.illness)()),
-            "/readyz" => verdict(match &*self.phase.borrow() {
-                Readiness::NotReady(reason) => Some(reason.clone()),
-                Readiness::Ready => (self.obstacle)(),
-            }),
+            "/readyz" => verdict(self.unready()),
             "/metrics" => {
                 (self.refresh)();
+                self.metrics.tell_ready(self.unready().is_none());
                 let mut answer = text(StatusCode::OK, self.metrics.encode());
                 answer.headers_mut().insert(
                     header::CONTENT_TYPE,
@@ -60,6 +58,14 @@ impl Ops {
                 StatusCode::NOT_FOUND,
                 "ask /livez, /readyz or /metrics\n".into(),
             ),
+        }
+    }
+
+    /// Why events would not be accepted now.
+    fn unready(&self) -> Option<String> {
+        match &*self.phase.borrow() {
+            Readiness::NotReady(reason) => Some(reason.clone()),
+            Readiness::Ready => (self.obstacle)(),
         }
     }
 }

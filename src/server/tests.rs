@@ -359,7 +359,10 @@ async fn ops_tells_alive_ready_and_metrics() {
         metrics.contains("traild_build_info{version=\"") && metrics.ends_with("# EOF\n"),
         "{metrics}"
     );
-    assert_eq!(refreshed.load(Ordering::SeqCst), 1);
+    assert!(metrics.contains("traild_ready 0\n"), "{metrics}");
+    *full.lock().unwrap() = None;
+    assert!(ask("/metrics").await.1.contains("traild_ready 1\n"));
+    assert_eq!(refreshed.load(Ordering::SeqCst), 2);
     assert_eq!(ask("/other").await.0, 404);
     assert_eq!(ops.answer(&http::Method::POST, "/livez").status(), 405);
 }

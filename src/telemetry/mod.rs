@@ -1,7 +1,9 @@
 //! How the daemon tells what it does: logs, metrics, its status, and its word to systemd.
 
+pub mod disk;
 pub mod logs;
 pub mod metrics;
+pub mod process;
 pub mod status;
 pub mod systemd;
 

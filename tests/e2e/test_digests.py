@@ -74,6 +74,7 @@ def test_switching_validation_off_ends_the_chain_and_on_again_begins_a_new_one(m
     daemon.send(events.make_many(rng, 3))
     daemon.drain()
     first = all_digested(daemon.s3(), daemon)
+    assert "traild_digest_covered_until_seconds" in daemon.metrics().names()
     change(daemon, off)
     daemon.send(events.make_many(rng, 3))
     daemon.drain()
@@ -84,6 +85,7 @@ def test_switching_validation_off_ends_the_chain_and_on_again_begins_a_new_one(m
     ended = digests.read(daemon.s3())
     unproven = ended.undigested()
     assert unproven and len(ended.digests) > len(first.digests), "there is a final digest, and none of what came later"
+    assert "traild_digest_covered_until_seconds" not in daemon.metrics().names(), "what has ended is not late"
     change(daemon, on)
     daemon.send(events.make_many(rng, 3))
     daemon.drain()

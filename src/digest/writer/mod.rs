@@ -281,6 +281,7 @@ impl Writer {
             self.start_sealing();
             self.start_upload();
             if self.is_finished() {
+                self.uploader.view.retire();
                 self.wanted.send_replace(Position(u64::MAX));
                 self.sealed_until.send_replace(i64::MAX);
                 return Ok(());

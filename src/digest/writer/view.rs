@@ -171,4 +171,9 @@ impl View {
         let gauge = self.metrics.pending.get_or_create(&self.label).clone();
         gauge.set(i64::try_from(pending).unwrap_or(i64::MAX));
     }
+
+    /// The chains have ended: there is nothing that could be late any more. What was counted stays counted.
+    pub(super) fn retire(&self) {
+        self.metrics.covered_until.remove(&self.label);
+    }
 }
