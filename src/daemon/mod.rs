@@ -213,9 +213,7 @@ impl Daemon {
         let ingest_metrics = ingest::Metrics::default();
         ingest_metrics.register(registry.inner());
         let records_metrics = api::records::Metrics::default();
-        if config.api.record_calls {
-            records_metrics.register(registry.inner());
-        }
+        records_metrics.register(registry.inner());
         let leg_metrics = deliver::Metrics::default();
         leg_metrics.register(registry.inner());
         let digest_metrics = digest::writer::view::Metrics::default();

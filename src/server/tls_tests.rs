@@ -301,7 +301,7 @@ async fn with_an_authority_for_clients_nobody_else_gets_through_the_handshake() 
 async fn clients_that_do_not_finish_their_handshake_keep_nobody_out() {
     let limits = Limits {
         handshakes: 4,
-        handshake_timeout: Duration::from_millis(1500),
+        handshake_timeout: Duration::from_secs(3),
         ..Limits::default()
     };
     let server = Running::start(None, limits).await;
@@ -315,13 +315,13 @@ async fn clients_that_do_not_finish_their_handshake_keep_nobody_out() {
     }
     let served = server.asked(client(None, &TLS13)).await.unwrap();
     assert!(served.starts_with("TLSv1.3"));
-    assert!(began.elapsed() < Duration::from_secs(1), "{began:?}");
+    assert!(began.elapsed() < Duration::from_millis(2500), "{began:?}");
     for mut stream in stalled {
         let _ = stream.read_to_end(&mut Vec::new()).await;
     }
     let took = began.elapsed();
     assert!(
-        took >= Duration::from_millis(1400),
+        took >= Duration::from_millis(2900),
         "the newest of them: {took:?}"
     );
     server.stop().await;

@@ -171,7 +171,7 @@ def test_slow_handshakes_keep_nobody_out(make_tls, authority):
             stalled[-1].sendall(b"\x16\x03\x01")
         began = time.monotonic()
         assert ask(daemon, trusting(authority), body=event())[0] == 200
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 5, "half of what a handshake is given"
     finally:
         for each in stalled:
             each.close()
