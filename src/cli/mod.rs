@@ -5,6 +5,7 @@
 mod client;
 mod demo;
 mod dlq;
+mod health;
 mod journal;
 mod run;
 mod send;
@@ -49,6 +50,8 @@ enum Command {
     Send(send::Arguments),
     /// Show what a running daemon has delivered, and what not yet
     Status(status::Arguments),
+    /// Ask a running daemon whether it is well: exit 0 if it is, 1 if not
+    Health(health::Arguments),
     /// Check the digests of a bucket and the log files that they vouch for
     Verify(verify::Arguments),
     /// Look into the journal and the ledger on the disk
@@ -167,6 +170,7 @@ pub fn main() -> ExitCode {
         Command::Validate(arguments) => validate::run(arguments),
         Command::Send(arguments) => send::run(arguments),
         Command::Status(arguments) => status::run(arguments),
+        Command::Health(arguments) => health::run(arguments),
         Command::Verify(arguments) => verify::run(arguments),
         Command::Wal(command) => journal::run(command),
         Command::Dlq(command) => dlq::run(command),
@@ -273,6 +277,7 @@ mod tests {
             "validate",
             "send",
             "status",
+            "health",
             "verify",
             "wal",
             "wal inspect",

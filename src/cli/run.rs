@@ -92,6 +92,8 @@ async fn supervise(path: Option<&Path>, loaded: Loaded) -> anyhow::Result<()> {
     };
     loop {
         announce(&daemon);
+        let accepting = format!("accepting events on {}", daemon.addresses().api);
+        systemd::ready(&accepting);
         let next = loop {
             tokio::select! {
                 error = daemon.failed() => {
@@ -101,21 +103,27 @@ async fn supervise(path: Option<&Path>, loaded: Loaded) -> anyhow::Result<()> {
                 }
                 asked = signals.next() => match asked {
                     Asked::Stop => break None,
-                    Asked::Reload => match reload(path, &config) {
-                        Some(next) => break Some(next),
-                        None => daemon.renew_certificate().await,
-                    },
+                    Asked::Reload => {
+                        systemd::reloading();
+                        match reload(path, &config) {
+                            Reload::Taken(next) => break Some(*next),
+                            Reload::Unchanged => {
+                                daemon.renew_certificate().await;
+                                systemd::ready(&accepting);
+                            }
+                            Reload::Refused => systemd::ready(&format!("{accepting}; the new configuration is refused")),
+                        }
+                    }
                 },
             }
         };
         let Some(next) = next else {
-            systemd::stopping();
+            systemd::stopping(daemon.patience());
             tracing::info!("stopping");
             daemon.stop().await;
             tracing::info!("stopped");
             return Ok(());
         };
-        systemd::reloading();
         daemon.stop().await;
         daemon = tokio::select! {
             started = restart(&mut config, next) => started?,
@@ -124,16 +132,22 @@ async fn supervise(path: Option<&Path>, loaded: Loaded) -> anyhow::Result<()> {
     }
 }
 
-/// A new configuration that can be used and differs from the one in use.
-fn reload(path: Option<&Path>, current: &Config) -> Option<Config> {
+/// What reading the configuration again comes to.
+enum Reload {
+    Taken(Box<Config>),
+    Unchanged,
+    Refused,
+}
+
+fn reload(path: Option<&Path>, current: &Config) -> Reload {
     match config::load(path, config::environment()) {
         Ok(loaded) if loaded.config == *current => {
             tracing::info!("configuration is unchanged");
-            None
+            Reload::Unchanged
         }
         Ok(loaded) => {
             tell(&loaded);
-            Some(loaded.config)
+            Reload::Taken(Box::new(loaded.config))
         }
         Err(mistakes) => {
             for mistake in &mistakes {
@@ -143,7 +157,7 @@ fn reload(path: Option<&Path>, current: &Config) -> Option<Config> {
                 mistakes = mistakes.len(),
                 "new configuration is refused, going on with the old one"
             );
-            None
+            Reload::Refused
         }
     }
 }
@@ -204,5 +218,4 @@ fn announce(daemon: &Daemon) {
         api = %addresses.api, ops = %addresses.ops, store = addresses.store.map(tracing::field::display),
         trails = trails.join(","), "ready"
     );
-    systemd::ready(&format!("accepting events on {}", addresses.api));
 }

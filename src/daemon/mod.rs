@@ -167,6 +167,14 @@ pub struct Addresses {
     pub store: Option<SocketAddr>,
 }
 
+// How long the stages of a stop are waited for; the legs, for as long as `stop_timeout` says and a little.
+const DOORS_PATIENCE: Duration = Duration::from_secs(1);
+/// For changes that the API was asked for, and their records.
+const CHANGES_PATIENCE: Duration = Duration::from_secs(1);
+const REST_PATIENCE: Duration = Duration::from_secs(1);
+/// For the last syncs of the logs.
+const CLOSING_PATIENCE: Duration = Duration::from_secs(5);
+
 /// A daemon that runs.
 pub struct Daemon {
     addresses: Addresses,
@@ -427,13 +435,22 @@ impl Daemon {
         }
     }
 
+    /// What [`Daemon::stop`] may take at most, as long as the disk answers.
+    pub fn patience(&self) -> Duration {
+        DOORS_PATIENCE + CHANGES_PATIENCE + self.legs_patience() + REST_PATIENCE + CLOSING_PATIENCE
+    }
+
+    fn legs_patience(&self) -> Duration {
+        self.stop_timeout + Duration::from_secs(2)
+    }
+
     /// Stops in order. Everything that was accepted is durable when this returns.
     pub async fn stop(mut self) {
         self.phase
             .send_replace(Readiness::NotReady("stopping".to_owned()));
         self.ingest.stop();
-        self.doors.stop(Duration::from_secs(1)).await;
-        if tokio::time::timeout(Duration::from_secs(1), self.api.settle())
+        self.doors.stop(DOORS_PATIENCE).await;
+        if tokio::time::timeout(CHANGES_PATIENCE, self.api.settle())
             .await
             .is_err()
         {
@@ -444,10 +461,8 @@ impl Daemon {
         if let Err(error) = self.journal.barrier().await {
             tracing::error!(%error, "journal could not be brought to an end in order");
         }
-        self.legs
-            .stop(self.stop_timeout + Duration::from_secs(2))
-            .await;
-        self.rest.stop(Duration::from_secs(1)).await;
+        self.legs.stop(self.legs_patience()).await;
+        self.rest.stop(REST_PATIENCE).await;
         let (journal, ledger) = (self.journal.clone(), self.ledger.clone());
         let closed = tokio::task::spawn_blocking(move || {
             journal.close();

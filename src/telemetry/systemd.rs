@@ -1,4 +1,4 @@
-//! The daemon's word to systemd (`Type=notify`). Without `NOTIFY_SOCKET` nothing is said.
+//! The daemon's word to systemd (`Type=notify` and `notify-reload`). Without `NOTIFY_SOCKET` nothing is said.
 
 use std::future::Future;
 use std::time::Duration;
@@ -11,12 +11,16 @@ pub fn ready(status: &str) {
     notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// The daemon has been told to stop.
-pub fn stopping() {
-    notify(&[NotifyState::Stopping]);
+/// The daemon has been told to stop, and may take `patience` for it, also when `TimeoutStopSec=` is shorter.
+pub fn stopping(patience: Duration) {
+    let micros = u32::try_from(patience.as_micros()).unwrap_or(u32::MAX);
+    notify(&[
+        NotifyState::Stopping,
+        NotifyState::ExtendTimeoutUsec(micros),
+    ]);
 }
 
-/// The daemon re-reads its configuration; [`ready`] follows.
+/// The daemon re-reads its configuration; [`ready`] follows, whatever comes of it.
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[NotifyState::Reloading, now]),

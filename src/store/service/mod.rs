@@ -1,65 +1,28 @@
 //! The S3 operations, translated: s3s's inputs to calls on the store, what the store knows to s3s's outputs.
 
+mod asked;
+mod told;
+
+use std::fs::File;
+use std::ops;
 use std::sync::Arc;
 
-use http::HeaderMap;
-use http::header::{ETAG, LAST_MODIFIED};
 use s3s::dto::*;
 use s3s::{S3, S3Error, S3Request, S3Response, S3Result, s3_error};
-use time::OffsetDateTime;
 
-use super::body::{FileBody, Trailers, blocking, discard, receive};
+use self::asked::*;
+use self::told::*;
+use super::body::{FileBody, blocking, discard, receive};
 use super::digests::{Algorithm, Checksums, Claims};
 use super::error::StoreError;
-use super::index::Entry;
 use super::layout::{Facts, Headers, UploadFacts, VERSION};
 use super::list::{self, url_encode};
-use super::multipart::{MAX_PARTS, NamedPart, Whole};
-use super::objects::{MAX_PUT_BYTES, Precondition, copy_range};
+use super::multipart::{NamedPart, Whole};
+use super::objects::{Precondition, copy_range};
 use super::{Bucket, Store};
 use crate::clock::WallMillis;
 
-/// S3's limit for the names and values of user metadata together.
-const MAX_USER_METADATA_BYTES: usize = 2048;
-const MAX_KEYS: usize = 1000;
-/// Everything belongs to one owner.
-const OWNER: &str = "75aa57f09aa0c8caeab4f8c24e99d10f8e7faeebf76c078efc7c6caea54ba06a";
 const DEFAULT_REGION: &str = "us-east-1";
-const DEFAULT_CONTENT_TYPE: &str = "binary/octet-stream";
-
-/// The inputs that create objects share these fields without sharing a type.
-macro_rules! headers_of {
-    ($input:expr) => {
-        Headers {
-            content_type: $input.content_type.take().map(|value| value.to_string()),
-            content_encoding: $input.content_encoding.take(),
-            content_language: $input.content_language.take(),
-            content_disposition: $input.content_disposition.take(),
-            cache_control: $input.cache_control.take(),
-            expires_seconds: $input.expires.as_ref().map(|expires| seconds_of(expires)),
-            storage_class: $input
-                .storage_class
-                .take()
-                .map(|value| value.as_str().to_owned()),
-            website_redirect_location: $input.website_redirect_location.take(),
-            server_side_encryption: $input
-                .server_side_encryption
-                .take()
-                .map(|value| value.as_str().to_owned()),
-            kms_key_id: $input.ssekms_key_id.take(),
-            kms_encryption_context: $input.ssekms_encryption_context.take(),
-            bucket_key_enabled: $input.bucket_key_enabled,
-            tagging: $input.tagging.take(),
-            user: $input
-                .metadata
-                .take()
-                .unwrap_or_default()
-                .into_iter()
-                .map(|(name, value)| (name.to_lowercase(), value))
-                .collect(),
-        }
-    };
-}
 
 pub struct Service(pub Store);
 
@@ -98,6 +61,28 @@ impl Service {
         Ok((bucket, upload, number))
     }
 
+    /// The object that is to be read, if its conditions hold, and which of its bytes.
+    async fn find(&self, asked: Reading) -> S3Result<Found> {
+        check_version(asked.version_id.as_deref())?;
+        let key = asked.key.clone();
+        let opened = self.on(&asked.bucket, move |_, bucket| bucket.open(&key));
+        let (file, facts) = opened.await?;
+        let conditions = asked.conditions();
+        conditions
+            .check(&facts.etag, facts.modified_millis)
+            .map_err(|error| read_refusal(error, &facts))?;
+        let (bytes, partial) = asked_bytes(&facts, asked.range.as_ref(), asked.part_number)?;
+        let checksums = shown_checksums(&facts, asked.checksum_mode.as_ref(), !partial);
+        Ok(Found {
+            file,
+            facts,
+            bytes,
+            partial,
+            checksums,
+            by_part: asked.part_number.is_some(),
+        })
+    }
+
     /// Blocking work on a bucket.
     async fn on<T: Send + 'static>(
         &self,
@@ -109,372 +94,15 @@ impl Service {
     }
 }
 
-fn ok<T>(output: T) -> S3Result<S3Response<T>> {
-    Ok(S3Response::new(output))
-}
-
-fn owner() -> Owner {
-    Owner {
-        display_name: None,
-        id: Some(OWNER.to_owned()),
-    }
-}
-
-fn full_control() -> Vec<Grant> {
-    vec![Grant {
-        grantee: Some(Grantee {
-            display_name: None,
-            email_address: None,
-            id: Some(OWNER.to_owned()),
-            type_: Type::from_static(Type::CANONICAL_USER),
-            uri: None,
-        }),
-        permission: Some(Permission::from_static(Permission::FULL_CONTROL)),
-    }]
-}
-
-fn timestamp(millis: i64) -> Timestamp {
-    let nanos = i128::from(millis) * 1_000_000;
-    Timestamp::from(
-        OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH),
-    )
-}
-
-fn seconds_of(timestamp: &Timestamp) -> i64 {
-    OffsetDateTime::from(timestamp.clone()).unix_timestamp()
-}
-
-fn signed(bytes: u64) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
-}
-
-/// The body's claims and trailers, left in the request's extensions by the adapter.
-fn claims_of<T>(request: &S3Request<T>) -> (Claims, Trailers) {
-    let claims = request
-        .extensions
-        .get::<Claims>()
-        .cloned()
-        .unwrap_or_default();
-    let trailers = request
-        .extensions
-        .get::<Trailers>()
-        .cloned()
-        .unwrap_or_default();
-    (claims, trailers)
-}
-
-fn algorithm_of(name: Option<&ChecksumAlgorithm>) -> Result<Option<Algorithm>, StoreError> {
-    match name {
-        None => Ok(None),
-        Some(name) => match Algorithm::from_name(name.as_str()) {
-            Some(algorithm) => Ok(Some(algorithm)),
-            None => Err(StoreError::InvalidRequest(
-                "Checksum algorithm provided is unsupported.".into(),
-            )),
-        },
-    }
-}
-
-fn precondition(
-    if_match: Option<&IfMatch>,
-    if_none_match: Option<&IfNoneMatch>,
-) -> Result<Precondition, StoreError> {
-    match (if_match, if_none_match) {
-        (None, None) => Ok(Precondition::None),
-        (None, Some(ETagCondition::Any)) => Ok(Precondition::Absent),
-        (Some(ETagCondition::Any), None) => Ok(Precondition::Present),
-        (Some(ETagCondition::ETag(etag)), None) => Ok(Precondition::Etag(etag.value().to_owned())),
-        (_, Some(_)) => Err(StoreError::NotImplemented(
-            "A header you provided implies functionality that is not implemented".into(),
-        )),
-    }
-}
-
-/// The conditions of a read; RFC 9110, section 13.2.2, gives their order.
-#[derive(Default)]
-struct ReadConditions<'a> {
-    if_match: Option<&'a ETagCondition>,
-    if_none_match: Option<&'a ETagCondition>,
-    if_modified_since: Option<&'a Timestamp>,
-    if_unmodified_since: Option<&'a Timestamp>,
-}
-
-impl ReadConditions<'_> {
-    fn check(&self, etag: &str, modified_millis: i64) -> Result<(), StoreError> {
-        let is = |condition: &ETagCondition| {
-            condition
-                .as_etag()
-                .is_none_or(|asked| asked.value() == etag)
-        };
-        let modified_seconds = modified_millis.div_euclid(1000);
-        match (self.if_match, self.if_unmodified_since) {
-            (Some(condition), _) if !is(condition) => return Err(StoreError::PreconditionFailed),
-            (None, Some(since)) if modified_seconds > seconds_of(since) => {
-                return Err(StoreError::PreconditionFailed);
-            }
-            _ => {}
-        }
-        match (self.if_none_match, self.if_modified_since) {
-            (Some(condition), _) if is(condition) => Err(StoreError::NotModified),
-            (None, Some(since)) if modified_seconds <= seconds_of(since) => {
-                Err(StoreError::NotModified)
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// A 304 carries the validators of what was not sent.
-fn read_refusal(error: StoreError, facts: &Facts) -> S3Error {
-    let unmodified = matches!(error, StoreError::NotModified);
-    let mut answer = S3Error::from(error);
-    if unmodified {
-        let mut headers = HeaderMap::new();
-        let modified = OffsetDateTime::from(timestamp(facts.modified_millis));
-        let format = time::macros::format_description!(
-            "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
-        );
-        if let Ok(etag) = ETag::Strong(facts.etag.clone()).to_http_header() {
-            headers.insert(ETAG, etag);
-        }
-        if let Some(modified) = modified
-            .format(format)
-            .ok()
-            .and_then(|text| text.parse().ok())
-        {
-            headers.insert(LAST_MODIFIED, modified);
-        }
-        answer.set_headers(headers);
-    }
-    answer
-}
-
-/// Which bytes a read asks for: all, a range, or those of one part.
-fn asked_bytes(
-    facts: &Facts,
-    range: Option<&Range>,
-    part_number: Option<i32>,
-) -> Result<(std::ops::Range<u64>, bool), StoreError> {
-    match (range, part_number) {
-        (Some(_), Some(_)) => Err(StoreError::InvalidRequest(
-            "Cannot specify both Range header and partNumber query parameter".into(),
-        )),
-        (Some(range), None) => Ok((
-            range
-                .check(facts.size)
-                .map_err(|_| StoreError::InvalidRange)?,
-            true,
-        )),
-        (None, None) => Ok((0..facts.size, false)),
-        (None, Some(number)) => {
-            let index = usize::try_from(number)
-                .ok()
-                .and_then(|number| number.checked_sub(1));
-            match index {
-                Some(0) if facts.part_sizes.is_empty() => Ok((0..facts.size, true)),
-                Some(index) if index < facts.part_sizes.len() => {
-                    let start = facts.part_sizes[..index].iter().sum();
-                    Ok((start..start + facts.part_sizes[index], true))
-                }
-                _ => Err(StoreError::InvalidPartNumber),
-            }
-        }
-    }
-}
-
-fn content_range(bytes: &std::ops::Range<u64>, facts: &Facts, partial: bool) -> Option<String> {
-    (partial && !bytes.is_empty())
-        .then(|| format!("bytes {}-{}/{}", bytes.start, bytes.end - 1, facts.size))
-}
-
-/// S3 returns checksums of the whole object, so only with all of it.
-fn shown_checksums(facts: &Facts, mode: Option<&ChecksumMode>, whole: bool) -> Checksums {
-    match mode {
-        Some(mode) if whole && mode.as_str().eq_ignore_ascii_case("ENABLED") => {
-            facts.checksums.clone()
-        }
-        _ => Checksums::default(),
-    }
-}
-
-fn checksum_type(checksums: &Checksums) -> Option<ChecksumType> {
-    if checksums.is_empty() {
-        None
-    } else if checksums.composite {
-        Some(ChecksumType::from_static(ChecksumType::COMPOSITE))
-    } else {
-        Some(ChecksumType::from_static(ChecksumType::FULL_OBJECT))
-    }
-}
-
-fn metadata_of(headers: &Headers) -> Option<Metadata> {
-    (!headers.user.is_empty()).then(|| headers.user.clone().into_iter().collect())
-}
-
-fn expires_of(headers: &Headers) -> Option<Timestamp> {
-    headers
-        .expires_seconds
-        .map(|seconds| timestamp(seconds.saturating_mul(1000)))
-}
-
-/// The standard class is what S3 does not mention.
-fn storage_class_of(headers: &Headers) -> Option<StorageClass> {
-    headers
-        .storage_class
-        .clone()
-        .filter(|class| class != StorageClass::STANDARD)
-        .map(StorageClass::from)
-}
-
-fn check_user_metadata(headers: &Headers) -> Result<(), StoreError> {
-    let bytes: usize = headers
-        .user
-        .iter()
-        .map(|(name, value)| name.len() + value.len())
-        .sum();
-    if bytes > MAX_USER_METADATA_BYTES {
-        Err(StoreError::MetadataTooLarge)
-    } else {
-        Ok(())
-    }
-}
-
-/// GetObject and HeadObject answer with the same headers.
-macro_rules! object_output {
-    ($output:ident, $facts:expr, $bytes:expr, $partial:expr, $checksums:expr, $by_part:expr, { $($extra:tt)* }) => {{
-        let (facts, checksums): (&Facts, Checksums) = ($facts, $checksums);
-        let headers = &facts.headers;
-        $output {
-            accept_ranges: Some("bytes".to_owned()),
-            content_length: Some(signed($bytes.end - $bytes.start)),
-            content_range: content_range(&$bytes, facts, $partial),
-            content_type: Some(headers.content_type.clone().unwrap_or_else(|| DEFAULT_CONTENT_TYPE.to_owned())),
-            content_encoding: headers.content_encoding.clone(),
-            content_language: headers.content_language.clone(),
-            content_disposition: headers.content_disposition.clone(),
-            cache_control: headers.cache_control.clone(),
-            expires: expires_of(headers),
-            e_tag: Some(ETag::Strong(facts.etag.clone())),
-            last_modified: Some(timestamp(facts.modified_millis)),
-            metadata: metadata_of(headers),
-            storage_class: storage_class_of(headers),
-            website_redirect_location: headers.website_redirect_location.clone(),
-            server_side_encryption: headers.server_side_encryption.clone().map(ServerSideEncryption::from),
-            ssekms_key_id: headers.kms_key_id.clone(),
-            bucket_key_enabled: headers.bucket_key_enabled,
-            checksum_type: checksum_type(&checksums),
-            checksum_crc32: checksums.crc32,
-            checksum_crc32c: checksums.crc32c,
-            checksum_crc64nvme: checksums.crc64nvme,
-            checksum_sha1: checksums.sha1,
-            checksum_sha256: checksums.sha256,
-            parts_count: $by_part.then(|| i32::try_from(facts.part_sizes.len()).unwrap_or(i32::MAX)).filter(|count| *count > 0),
-            $($extra)*
-            ..$output::default()
-        }
-    }};
-}
-
-fn listed_object(
-    key: String,
-    entry: Entry,
-    encode: &dyn Fn(String) -> String,
-    with_owner: bool,
-) -> Object {
-    Object {
-        key: Some(encode(key)),
-        e_tag: Some(ETag::Strong(entry.etag())),
-        size: Some(signed(entry.size)),
-        last_modified: Some(timestamp(entry.modified_millis)),
-        storage_class: Some(ObjectStorageClass::from_static(
-            ObjectStorageClass::STANDARD,
-        )),
-        owner: with_owner.then(owner),
-        ..Object::default()
-    }
-}
-
-fn encoder(
-    encoding: Option<&EncodingType>,
-) -> Result<impl Fn(String) -> String + use<>, StoreError> {
-    let url = match encoding.map(EncodingType::as_str) {
-        None => false,
-        Some(EncodingType::URL) => true,
-        Some(_) => {
-            return Err(StoreError::InvalidArgument(
-                "Invalid Encoding Method specified in Request".into(),
-            ));
-        }
-    };
-    Ok(move |text: String| if url { url_encode(&text) } else { text })
-}
-
-fn common_prefixes(
-    prefixes: Vec<String>,
-    encode: &dyn Fn(String) -> String,
-) -> Option<CommonPrefixList> {
-    (!prefixes.is_empty()).then(|| {
-        prefixes
-            .into_iter()
-            .map(|prefix| CommonPrefix {
-                prefix: Some(encode(prefix)),
-            })
-            .collect()
-    })
-}
-
-fn page_size(asked: Option<i32>, name: &'static str) -> Result<usize, StoreError> {
-    match asked {
-        None => Ok(MAX_KEYS),
-        Some(asked) => usize::try_from(asked)
-            .map(|asked| asked.min(MAX_KEYS))
-            .map_err(|_| {
-                StoreError::InvalidArgument(
-                    format!("Argument {name} must be an integer between 0 and 2147483647").into(),
-                )
-            }),
-    }
-}
-
-fn part_number(number: i32) -> Result<u16, StoreError> {
-    u16::try_from(number)
-        .ok()
-        .filter(|number| (1..=MAX_PARTS).contains(number))
-        .ok_or(StoreError::InvalidArgument(
-            "Part number must be an integer between 1 and 10000, inclusive".into(),
-        ))
-}
-
-fn copy_source(source: &CopySource) -> Result<(String, String), StoreError> {
-    match source {
-        CopySource::Bucket {
-            version_id: Some(version),
-            ..
-        } if version.as_ref() != "null" => Err(StoreError::InvalidArgument(
-            "Invalid version id specified".into(),
-        )),
-        CopySource::Bucket { bucket, key, .. } => Ok((bucket.to_string(), key.to_string())),
-        _ => Err(StoreError::NotImplemented(
-            "access points are not implemented".into(),
-        )),
-    }
-}
-
-fn too_large(content_length: Option<i64>) -> Result<(), StoreError> {
-    match content_length.map(u64::try_from) {
-        Some(Ok(length)) if length > MAX_PUT_BYTES => Err(StoreError::EntityTooLarge),
-        _ => Ok(()),
-    }
-}
-
-fn check_key(key: &str) -> Result<(), StoreError> {
-    if key.is_empty() {
-        Err(StoreError::InvalidArgument(
-            "The key must not be empty".into(),
-        ))
-    } else {
-        Ok(())
-    }
+/// What a read is answered with.
+struct Found {
+    file: File,
+    facts: Facts,
+    bytes: ops::Range<u64>,
+    /// Fewer than all were asked for.
+    partial: bool,
+    checksums: Checksums,
+    by_part: bool,
 }
 
 #[async_trait::async_trait]
@@ -509,10 +137,7 @@ impl S3 for Service {
     ) -> S3Result<S3Response<DeleteBucketOutput>> {
         let store = self.0.clone();
         blocking(&self.0, move || store.delete_bucket(&req.input.bucket)).await?;
-        Ok(S3Response::with_status(
-            DeleteBucketOutput {},
-            http::StatusCode::NO_CONTENT,
-        ))
+        no_content(DeleteBucketOutput {})
     }
 
     async fn head_bucket(
@@ -617,10 +242,7 @@ impl S3 for Service {
             bucket.change_facts(store, |facts| facts.policy = Some(policy))
         })
         .await?;
-        Ok(S3Response::with_status(
-            PutBucketPolicyOutput {},
-            http::StatusCode::NO_CONTENT,
-        ))
+        no_content(PutBucketPolicyOutput {})
     }
 
     async fn get_bucket_policy(
@@ -646,10 +268,7 @@ impl S3 for Service {
             bucket.change_facts(store, |facts| facts.policy = None)
         })
         .await?;
-        Ok(S3Response::with_status(
-            DeleteBucketPolicyOutput {},
-            http::StatusCode::NO_CONTENT,
-        ))
+        no_content(DeleteBucketPolicyOutput {})
     }
 
     async fn put_bucket_tagging(
@@ -668,10 +287,7 @@ impl S3 for Service {
             bucket.change_facts(store, |facts| facts.tags = Some(tags))
         })
         .await?;
-        Ok(S3Response::with_status(
-            PutBucketTaggingOutput {},
-            http::StatusCode::NO_CONTENT,
-        ))
+        no_content(PutBucketTaggingOutput {})
     }
 
     async fn get_bucket_tagging(
@@ -700,10 +316,7 @@ impl S3 for Service {
             bucket.change_facts(store, |facts| facts.tags = None)
         })
         .await?;
-        Ok(S3Response::with_status(
-            DeleteBucketTaggingOutput {},
-            http::StatusCode::NO_CONTENT,
-        ))
+        no_content(DeleteBucketTaggingOutput {})
     }
 
     async fn put_object(
@@ -735,14 +348,8 @@ impl S3 for Service {
             headers,
             ..
         } = facts;
-        ok(PutObjectOutput {
+        ok(with_checksums!(typed PutObjectOutput, checksums, {
             e_tag: Some(ETag::Strong(etag)),
-            checksum_type: checksum_type(&checksums),
-            checksum_crc32: checksums.crc32,
-            checksum_crc32c: checksums.crc32c,
-            checksum_crc64nvme: checksums.crc64nvme,
-            checksum_sha1: checksums.sha1,
-            checksum_sha256: checksums.sha256,
             server_side_encryption: headers
                 .server_side_encryption
                 .map(ServerSideEncryption::from),
@@ -750,39 +357,21 @@ impl S3 for Service {
             ssekms_encryption_context: headers.kms_encryption_context,
             bucket_key_enabled: headers.bucket_key_enabled,
             ..PutObjectOutput::default()
-        })
+        }))
     }
 
     async fn get_object(
         &self,
         req: S3Request<GetObjectInput>,
     ) -> S3Result<S3Response<GetObjectOutput>> {
-        let GetObjectInput {
-            bucket,
-            key,
-            if_match,
-            if_none_match,
-            if_modified_since,
-            if_unmodified_since,
-            range,
-            part_number,
-            checksum_mode,
-            version_id,
-            ..
-        } = req.input;
-        check_version(version_id.as_deref())?;
-        let (file, facts) = self.on(&bucket, move |_, bucket| bucket.open(&key)).await?;
-        let conditions = ReadConditions {
-            if_match: if_match.as_ref(),
-            if_none_match: if_none_match.as_ref(),
-            if_modified_since: if_modified_since.as_ref(),
-            if_unmodified_since: if_unmodified_since.as_ref(),
-        };
-        conditions
-            .check(&facts.etag, facts.modified_millis)
-            .map_err(|error| read_refusal(error, &facts))?;
-        let (bytes, partial) = asked_bytes(&facts, range.as_ref(), part_number)?;
-        let checksums = shown_checksums(&facts, checksum_mode.as_ref(), !partial);
+        let Found {
+            file,
+            facts,
+            bytes,
+            partial,
+            checksums,
+            by_part,
+        } = self.find(reading_of!(req.input)).await?;
         let wanted = bytes.clone();
         let body = blocking(&self.0, move || {
             FileBody::open(file, wanted).map_err(StoreError::io("read an object"))
@@ -790,7 +379,7 @@ impl S3 for Service {
         .await?;
         let tags = facts.headers.tagging.as_deref().map(count_tags);
         ok(
-            object_output!(GetObjectOutput, &facts, bytes, partial, checksums, part_number.is_some(), {
+            object_output!(GetObjectOutput, &facts, bytes, partial, checksums, by_part, {
                 body: Some(body),
                 tag_count: tags,
             }),
@@ -801,39 +390,21 @@ impl S3 for Service {
         &self,
         req: S3Request<HeadObjectInput>,
     ) -> S3Result<S3Response<HeadObjectOutput>> {
-        let HeadObjectInput {
-            bucket,
-            key,
-            if_match,
-            if_none_match,
-            if_modified_since,
-            if_unmodified_since,
-            range,
-            part_number,
-            checksum_mode,
-            version_id,
-            ..
-        } = req.input;
-        check_version(version_id.as_deref())?;
-        let (_, facts) = self.on(&bucket, move |_, bucket| bucket.open(&key)).await?;
-        let conditions = ReadConditions {
-            if_match: if_match.as_ref(),
-            if_none_match: if_none_match.as_ref(),
-            if_modified_since: if_modified_since.as_ref(),
-            if_unmodified_since: if_unmodified_since.as_ref(),
-        };
-        conditions
-            .check(&facts.etag, facts.modified_millis)
-            .map_err(|error| read_refusal(error, &facts))?;
-        let (bytes, partial) = asked_bytes(&facts, range.as_ref(), part_number)?;
-        let checksums = shown_checksums(&facts, checksum_mode.as_ref(), !partial);
+        let Found {
+            file: _,
+            facts,
+            bytes,
+            partial,
+            checksums,
+            by_part,
+        } = self.find(reading_of!(req.input)).await?;
         ok(object_output!(
             HeadObjectOutput,
             &facts,
             bytes,
             partial,
             checksums,
-            part_number.is_some(),
+            by_part,
             {}
         ))
     }
@@ -845,7 +416,7 @@ impl S3 for Service {
         let GetObjectTaggingInput { bucket, key, .. } = req.input;
         let (_, facts) = self.on(&bucket, move |_, bucket| bucket.open(&key)).await?;
         let tags = facts.headers.tagging.unwrap_or_default();
-        let tag_set = tags.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let tag_set = tags_of(&tags).map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             Tag {
                 key: Some(url_decode(key)),
@@ -879,10 +450,7 @@ impl S3 for Service {
         for result in results {
             result?;
         }
-        Ok(S3Response::with_status(
-            DeleteObjectOutput::default(),
-            http::StatusCode::NO_CONTENT,
-        ))
+        no_content(DeleteObjectOutput::default())
     }
 
     async fn delete_objects(
@@ -973,12 +541,7 @@ impl S3 for Service {
         let facts = blocking(&self.0, move || {
             let target = store.bucket(&input.bucket)?;
             let (file, source) = store.bucket(&source_bucket)?.open(&source_key)?;
-            let conditions = ReadConditions {
-                if_match: input.copy_source_if_match.as_ref(),
-                if_none_match: input.copy_source_if_none_match.as_ref(),
-                if_modified_since: input.copy_source_if_modified_since.as_ref(),
-                if_unmodified_since: input.copy_source_if_unmodified_since.as_ref(),
-            };
+            let conditions = source_conditions_of!(input);
             conditions
                 .check(&source.etag, source.modified_millis)
                 .map_err(|_| StoreError::PreconditionFailed)?;
@@ -1006,16 +569,10 @@ impl S3 for Service {
             ..
         } = facts;
         ok(CopyObjectOutput {
-            copy_object_result: Some(CopyObjectResult {
-                e_tag: Some(ETag::Strong(etag)),
-                last_modified: Some(timestamp(modified_millis)),
-                checksum_type: checksum_type(&checksums),
-                checksum_crc32: checksums.crc32,
-                checksum_crc32c: checksums.crc32c,
-                checksum_crc64nvme: checksums.crc64nvme,
-                checksum_sha1: checksums.sha1,
-                checksum_sha256: checksums.sha256,
-            }),
+            copy_object_result: Some(with_checksums!(typed CopyObjectResult, checksums, {
+            e_tag: Some(ETag::Strong(etag)),
+            last_modified: Some(timestamp(modified_millis)),
+            })),
             server_side_encryption: headers
                 .server_side_encryption
                 .map(ServerSideEncryption::from),
@@ -1203,20 +760,15 @@ impl S3 for Service {
         let Facts {
             etag, checksums, ..
         } = facts;
-        ok(UploadPartOutput {
+        ok(with_checksums!(UploadPartOutput, checksums, {
             e_tag: Some(ETag::Strong(etag)),
-            checksum_crc32: checksums.crc32,
-            checksum_crc32c: checksums.crc32c,
-            checksum_crc64nvme: checksums.crc64nvme,
-            checksum_sha1: checksums.sha1,
-            checksum_sha256: checksums.sha256,
             server_side_encryption: upload
                 .headers
                 .server_side_encryption
                 .map(ServerSideEncryption::from),
             ssekms_key_id: upload.headers.kms_key_id,
             ..UploadPartOutput::default()
-        })
+        }))
     }
 
     async fn upload_part_copy(
@@ -1241,12 +793,7 @@ impl S3 for Service {
             let target = store.bucket(&input.bucket)?;
             let upload = target.upload(&input.upload_id, &input.key)?;
             let (file, source) = store.bucket(&source_bucket)?.open(&source_key)?;
-            let conditions = ReadConditions {
-                if_match: input.copy_source_if_match.as_ref(),
-                if_none_match: input.copy_source_if_none_match.as_ref(),
-                if_modified_since: input.copy_source_if_modified_since.as_ref(),
-                if_unmodified_since: input.copy_source_if_unmodified_since.as_ref(),
-            };
+            let conditions = source_conditions_of!(input);
             conditions
                 .check(&source.etag, source.modified_millis)
                 .map_err(|_| StoreError::PreconditionFailed)?;
@@ -1270,15 +817,10 @@ impl S3 for Service {
             ..
         } = facts;
         ok(UploadPartCopyOutput {
-            copy_part_result: Some(CopyPartResult {
-                e_tag: Some(ETag::Strong(etag)),
-                last_modified: Some(timestamp(modified_millis)),
-                checksum_crc32: checksums.crc32,
-                checksum_crc32c: checksums.crc32c,
-                checksum_crc64nvme: checksums.crc64nvme,
-                checksum_sha1: checksums.sha1,
-                checksum_sha256: checksums.sha256,
-            }),
+            copy_part_result: Some(with_checksums!(CopyPartResult, checksums, {
+            e_tag: Some(ETag::Strong(etag)),
+            last_modified: Some(timestamp(modified_millis)),
+            })),
             ..UploadPartCopyOutput::default()
         })
     }
@@ -1336,24 +878,20 @@ impl S3 for Service {
             headers,
             ..
         } = facts;
-        ok(CompleteMultipartUploadOutput {
-            location: Some(format!("/{}/{}", input.bucket, url_encode(&input.key))),
-            bucket: Some(input.bucket),
-            key: Some(input.key),
-            e_tag: Some(ETag::Strong(etag)),
-            checksum_type: checksum_type(&checksums),
-            checksum_crc32: checksums.crc32,
-            checksum_crc32c: checksums.crc32c,
-            checksum_crc64nvme: checksums.crc64nvme,
-            checksum_sha1: checksums.sha1,
-            checksum_sha256: checksums.sha256,
-            server_side_encryption: headers
-                .server_side_encryption
-                .map(ServerSideEncryption::from),
-            ssekms_key_id: headers.kms_key_id,
-            bucket_key_enabled: headers.bucket_key_enabled,
-            ..CompleteMultipartUploadOutput::default()
-        })
+        ok(
+            with_checksums!(typed CompleteMultipartUploadOutput, checksums, {
+                location: Some(format!("/{}/{}", input.bucket, url_encode(&input.key))),
+                bucket: Some(input.bucket),
+                key: Some(input.key),
+                e_tag: Some(ETag::Strong(etag)),
+                server_side_encryption: headers
+                    .server_side_encryption
+                    .map(ServerSideEncryption::from),
+                ssekms_key_id: headers.kms_key_id,
+                bucket_key_enabled: headers.bucket_key_enabled,
+                ..CompleteMultipartUploadOutput::default()
+            }),
+        )
     }
 
     async fn abort_multipart_upload(
@@ -1370,10 +908,7 @@ impl S3 for Service {
             bucket.abort_upload(store, &upload_id, &key)
         })
         .await?;
-        Ok(S3Response::with_status(
-            AbortMultipartUploadOutput::default(),
-            http::StatusCode::NO_CONTENT,
-        ))
+        no_content(AbortMultipartUploadOutput::default())
     }
 
     async fn list_parts(
@@ -1399,16 +934,13 @@ impl S3 for Service {
             })
             .await?;
         let last = parts.last().map(|(number, _)| i32::from(*number));
-        let parts = parts.into_iter().map(|(number, facts)| Part {
-            part_number: Some(i32::from(number)),
-            size: Some(signed(facts.size)),
-            e_tag: Some(ETag::Strong(facts.etag)),
-            last_modified: Some(timestamp(facts.modified_millis)),
-            checksum_crc32: facts.checksums.crc32,
-            checksum_crc32c: facts.checksums.crc32c,
-            checksum_crc64nvme: facts.checksums.crc64nvme,
-            checksum_sha1: facts.checksums.sha1,
-            checksum_sha256: facts.checksums.sha256,
+        let parts = parts.into_iter().map(|(number, facts)| {
+            with_checksums!(Part, facts.checksums, {
+                part_number: Some(i32::from(number)),
+                size: Some(signed(facts.size)),
+                e_tag: Some(ETag::Strong(facts.etag)),
+                last_modified: Some(timestamp(facts.modified_millis)),
+            })
         });
         ok(ListPartsOutput {
             bucket: Some(bucket),
@@ -1499,76 +1031,3 @@ impl S3 for Service {
 
 /// The name is taken by the store's own type.
 type Bucket_ = s3s::dto::Bucket;
-
-fn copied_headers(source: Headers, asked: Headers, replace: bool, replace_tags: bool) -> Headers {
-    let tagging = if replace_tags {
-        asked.tagging.clone()
-    } else {
-        source.tagging.clone()
-    };
-    if replace {
-        return Headers { tagging, ..asked };
-    }
-    // These are never copied: they come from the request, as in S3.
-    let Headers {
-        storage_class,
-        website_redirect_location,
-        server_side_encryption,
-        kms_key_id,
-        kms_encryption_context,
-        bucket_key_enabled,
-        ..
-    } = asked;
-    Headers {
-        storage_class,
-        website_redirect_location,
-        server_side_encryption,
-        kms_key_id,
-        kms_encryption_context,
-        bucket_key_enabled,
-        tagging,
-        ..source
-    }
-}
-
-/// There is one version of everything, and S3 calls it `null`.
-fn check_version(version: Option<&str>) -> S3Result<()> {
-    match version {
-        None | Some("null") => Ok(()),
-        Some(_) => Err(s3_error!(
-            NoSuchVersion,
-            "The specified version does not exist."
-        )),
-    }
-}
-
-fn count_tags(tagging: &str) -> i32 {
-    i32::try_from(tagging.split('&').filter(|pair| !pair.is_empty()).count()).unwrap_or(i32::MAX)
-}
-
-fn token_key(token: &str) -> Result<String, StoreError> {
-    hex::decode(token)
-        .ok()
-        .and_then(|key| String::from_utf8(key).ok())
-        .ok_or(StoreError::InvalidArgument(
-            "The continuation token provided is incorrect".into(),
-        ))
-}
-
-fn url_decode(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        rest = tail;
-        let mut decoded = [0];
-        match first {
-            b'+' => out.push(b' '),
-            b'%' if tail.len() >= 2 && hex::decode_to_slice(&tail[..2], &mut decoded).is_ok() => {
-                out.push(decoded[0]);
-                rest = &tail[2..];
-            }
-            other => out.push(*other),
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
