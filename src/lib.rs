@@ -54,8 +54,11 @@
 //! # CloudTrail's own words
 //!
 //! What traild has can be asked for by any AWS client: [`api`] speaks CloudTrail's protocol beside the events that come in, on the same listener.
-//! It reads and changes what others own, and owns nothing. Channels are kept beside the trails in [`registry`]; what applications send by them ([`api::audit_events`]), as what
-//! API servers of Kubernetes send ([`ingest::kubernetes`]), becomes CloudTrail records on the way in and goes the way of all events.
+//! It reads and changes what others own, and owns nothing. What it is asked becomes an event itself, of the caller's account ([`api::records`]): a change
+//! is made only when there is room for its record, and answered only when that is durable.
+//!
+//! Channels are kept beside the trails in [`registry`]; what applications send by them ([`api::audit_events`]), as what API servers of Kubernetes send
+//! ([`ingest::kubernetes`]), becomes CloudTrail records on the way in and goes the way of all events.
 //!
 //! ```text
 //!  AWS CLI, SDKs ─► api ─┬─► registry      which trails and channels there are ─► daemon: the legs that run
@@ -72,7 +75,7 @@
 //! # Who is let in
 //!
 //! Every request of the api listener has a caller, an account and a region before anything is done for it ([`auth`]): with SigV4, whoever signed it, held to
-//! an IAM policy. Nothing below knows of signatures; it is handed what it has to ask, as [`ingest::Accounts`] for events.
+//! an IAM policy; with mTLS, whoever shows a certificate that is known. Nothing below knows of signatures; it is handed what it has to ask, as [`ingest::Accounts`] for events.
 //!
 //! # Bytes, not copies
 //!

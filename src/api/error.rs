@@ -13,6 +13,7 @@ use crate::digest::keys::{InvalidTimeRange, KeysError};
 use crate::event::{AccountId, Region};
 use crate::history::LookupError;
 use crate::ingest::body::BodyError;
+use crate::ingest::records::RecordError;
 use crate::registry::{NoRoom, NotKept, StartedTooOften, channels};
 use crate::trail::InvalidTrailName;
 use crate::trail::selector::InvalidEventSelectors;
@@ -159,8 +160,6 @@ pub enum Error {
     InvalidLookupTimes(&'static str),
     #[error("MaxResults is {0}; it is 1 to 50")]
     InvalidMaxResults(i64),
-    #[error(transparent)]
-    InvalidNextToken(ForeignToken),
     #[error(
         "EventCategory '{0}' is none that is looked up: 'insight' is, and without one management events are"
     )]
@@ -191,6 +190,12 @@ pub enum Error {
     CloudWatchLogsDeliveryUnavailable { group: String, failure: Failure },
     #[error("bucket or topic {place} cannot be checked now ({failure})", failure = told(.failure))]
     Unchecked { place: String, failure: Failure },
+
+    // Of records.
+    #[error("nothing was changed, as it could not be recorded now: {0}")]
+    Unrecordable(String),
+    #[error("it is done, and could not be recorded")]
+    Unrecorded(#[source] RecordError),
 
     // Ours.
     #[error(transparent)]
@@ -271,7 +276,6 @@ impl Error {
             Self::InvalidLookupAttributes(_) => "InvalidLookupAttributesException",
             Self::InvalidLookupTimes(_) => "InvalidTimeRangeException",
             Self::InvalidMaxResults(_) => "InvalidMaxResultsException",
-            Self::InvalidNextToken(_) => "InvalidNextTokenException",
             Self::InvalidEventCategory(_) => "InvalidEventCategoryException",
             Self::Lookup(LookupError::Off) => "UnsupportedOperationException",
             Self::S3BucketDoesNotExist(_) => "S3BucketDoesNotExistException",
@@ -285,10 +289,12 @@ impl Error {
                 "CloudWatchLogsDeliveryUnavailableException"
             }
             // Clients try again by themselves.
-            Self::Unchecked { .. } => "ServiceUnavailableException",
-            Self::Keys(_) | Self::Answer(_) | Self::NotKept(_) | Self::Lookup(_) => {
-                "InternalFailure"
-            }
+            Self::Unchecked { .. } | Self::Unrecordable(_) => "ServiceUnavailableException",
+            Self::Keys(_)
+            | Self::Answer(_)
+            | Self::NotKept(_)
+            | Self::Lookup(_)
+            | Self::Unrecorded(_) => "InternalFailure",
         }
     }
 
@@ -299,7 +305,7 @@ impl Error {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
             Self::Body(BodyError::TooSlow(_)) => StatusCode::REQUEST_TIMEOUT,
-            Self::Body(BodyError::NoMemory) | Self::Unchecked { .. } => {
+            Self::Body(BodyError::NoMemory) | Self::Unchecked { .. } | Self::Unrecordable(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             _ if self.is_ours() => StatusCode::INTERNAL_SERVER_ERROR,
@@ -311,7 +317,10 @@ impl Error {
     pub fn is_ours(&self) -> bool {
         match self {
             Self::Lookup(error) => !matches!(error, LookupError::Off),
-            _ => matches!(self, Self::Keys(_) | Self::Answer(_) | Self::NotKept(_)),
+            _ => matches!(
+                self,
+                Self::Keys(_) | Self::Answer(_) | Self::NotKept(_) | Self::Unrecorded(_)
+            ),
         }
     }
 }

@@ -8,6 +8,7 @@
 //!  preflight    whether what a trail delivers to will take it          status  how a trail's deliveries go
 //!  channel      a channel in the API's words                           resource_policy  who else may send by one
 //!  audit_events what comes by channels: an API of its own, REST-JSON
+//!  records      what was asked, as events of the caller's account
 //! ```
 //!
 //! An operation is a request, an answer, and what leads from one to the other ([`Operation`]). To add one is a file and a line in
@@ -24,6 +25,7 @@ pub mod given;
 pub mod operations;
 pub mod preflight;
 pub mod protocol;
+pub mod records;
 pub mod resource_policy;
 pub mod status;
 pub mod tags;
@@ -44,6 +46,7 @@ use http_body::Body;
 use http_body_util::Full;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::auth::Caller;
@@ -60,7 +63,8 @@ use crate::wal::Position;
 use channel::Ingestions;
 pub use error::Error;
 use preflight::Preflight;
-use protocol::Target;
+use protocol::{Service, Target};
+use records::{Asked, Records};
 use status::TrailFacts;
 
 /// Bytes of a body, as sent and inflated. The largest that AWS's own limits allow for, the selectors of a trail, is half of it.
@@ -90,6 +94,8 @@ pub struct Home {
     pub ingestions: Ingestions,
     /// What LookupEvents answers from.
     pub history: History,
+    /// Nothing when calls are not recorded.
+    pub records: Option<Records>,
 }
 
 impl fmt::Debug for Home {
@@ -137,6 +143,8 @@ pub struct Api {
     limits: Arc<Limits>,
     budget: Budget,
     audit_bodies: audit_events::Bodies,
+    /// Changes that are under way: they and their records come to an end together, whether the caller waits or not.
+    changes: TaskTracker,
 }
 
 impl Api {
@@ -151,7 +159,14 @@ impl Api {
             limits: Arc::new(limits),
             budget: Budget::new(BODIES_BYTES, MAX_BODY_BYTES),
             audit_bodies: audit_events::Bodies::default(),
+            changes: TaskTracker::new(),
         }
+    }
+
+    /// Resolves when the changes that are under way have come to their end. To be called when no more come.
+    pub async fn settle(&self) {
+        self.changes.close();
+        self.changes.wait().await;
     }
 
     /// Answers a request to `/`.
@@ -162,7 +177,7 @@ impl Api {
     {
         let (head, body) = request.into_parts();
         let id = Uuid::new_v4();
-        let outcome = self.outcome(&head, body, caller).await;
+        let outcome = self.outcome(&head, body, caller, id).await;
         // Its target is the caller's own text, the rest of its head none of the log's business.
         let target = head.headers.get(protocol::TARGET);
         let target = target.map_or_else(String::new, |target| shown(target.as_bytes(), 128));
@@ -189,6 +204,7 @@ impl Api {
         head: &request::Parts,
         body: B,
         caller: &Caller,
+        id: Uuid,
     ) -> Result<Vec<u8>, Error>
     where
         B: Body<Data = Bytes> + Unpin,
@@ -197,13 +213,85 @@ impl Api {
         // First, also for nothing: a connection with a body left in it is closed, and the answer may be lost with it.
         let whole = body::read(&head.headers, body, &self.limits, &self.budget).await?;
         let target = Target::of(head)?;
-        let call = Call {
-            home: &self.home,
-            caller,
-            region: caller.region,
-            now: WallMillis::now(),
+        let known = self.home.records.clone().zip(operations::named(target));
+        let Some((records, operation)) = known else {
+            return operations::run(target, &whole.bytes, &call(&self.home, caller)).await;
         };
-        operations::run(target, &whole.bytes, &call).await
+        let service = target.service;
+        let recorded = Recorded {
+            home: Arc::clone(&self.home),
+            records,
+            service,
+            operation,
+            head: head.clone(),
+            body: whole.bytes.clone(),
+            caller: caller.clone(),
+            id,
+        };
+        if recorded.asked().only_reads() {
+            return recorded.read().await;
+        }
+        match self.changes.spawn(recorded.change()).await {
+            Ok(outcome) => outcome,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime ends.
+                Err(_) => Err(Error::Unrecordable("the daemon is stopping".to_owned())),
+            },
+        }
+    }
+}
+
+fn call<'a>(home: &'a Home, caller: &'a Caller) -> Call<'a> {
+    Call {
+        home,
+        caller,
+        region: caller.region,
+        now: WallMillis::now(),
+    }
+}
+
+/// A call that is recorded, with all that it needs.
+struct Recorded {
+    home: Arc<Home>,
+    records: Records,
+    service: Service,
+    operation: &'static str,
+    head: request::Parts,
+    body: Bytes,
+    caller: Caller,
+    id: Uuid,
+}
+
+impl Recorded {
+    fn asked(&self) -> Asked<'_> {
+        Asked {
+            service: self.service,
+            operation: self.operation,
+            headers: &self.head.headers,
+            body: &self.body,
+            caller: &self.caller,
+            now: WallMillis::now(),
+            request_id: self.id,
+        }
+    }
+
+    async fn run(&self) -> Result<Vec<u8>, Error> {
+        let target = Target::of(&self.head)?;
+        operations::run(target, &self.body, &call(&self.home, &self.caller)).await
+    }
+
+    async fn read(self) -> Result<Vec<u8>, Error> {
+        let outcome = self.run().await;
+        self.records.keep(&self.asked(), &outcome).await;
+        outcome
+    }
+
+    async fn change(self) -> Result<Vec<u8>, Error> {
+        let room = self.records.room(&self.asked()).await?;
+        let outcome = self.run().await;
+        let asked = self.asked();
+        self.records.keep_change(room, &asked, outcome).await
     }
 }
 

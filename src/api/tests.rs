@@ -51,9 +51,14 @@ fn request(target: &str, body: impl Into<Vec<u8>>) -> Request<Full<Bytes>> {
 
 async fn send(api: &Api, request: Request<Full<Bytes>>) -> Read {
     let (head, body) = request.into_parts();
-    let door = Door::new(api.home.account, api.home.region, auth::Options::None);
+    let door = Door::new(
+        api.home.account,
+        api.home.region,
+        auth::Options::None,
+        Vec::new(),
+    );
     let peer = Peer::Tcp("192.0.2.7:40000".parse().unwrap());
-    let response = match door.admit(&head, peer, "cloudtrail", WallMillis::now()) {
+    let response = match door.admit(&head, &peer, "cloudtrail", WallMillis::now()) {
         Ok(admitted) => {
             let request = Request::from_parts(head, body);
             api.answer(request, &admitted.caller).await
@@ -126,6 +131,7 @@ impl Fixture {
             preflight: self.preflight.clone(),
             ingestions: channel::Ingestions::default(),
             history: self.history.clone(),
+            records: None,
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Who asks.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use super::policy::{Asked, Decision, Policy, ResourcePolicy};
 use crate::clock::WallMillis;
 use crate::event::{AccountId, Region};
+use crate::server::tls::Secured;
 
 /// Whoever makes a request.
 #[derive(Debug, Clone)]
@@ -19,15 +21,19 @@ pub struct Caller {
     pub access_key_id: Option<Arc<str>>,
     /// Nothing for a process of this machine at the unix socket.
     pub source_ip: Option<IpAddr>,
+    /// Of the connection, when it has any.
+    pub tls: Option<Arc<Secured>>,
     pub(super) rights: Rights,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Principal {
     /// Nobody was asked who they are: whoever asks is the account.
     Account,
     /// The owner of the access key.
     User,
+    /// The owner of a client certificate that is known, by the name it is given here.
+    Certificate { user_name: Arc<str> },
     /// A process at the unix socket, by the user it runs as.
     Process { uid: u32 },
 }
@@ -112,13 +118,22 @@ pub struct AtResource<'a> {
 }
 
 impl Caller {
-    /// `arn:aws:iam::111122223333:user/AKIDEXAMPLE`; `…:root` for whoever is not asked who they are, `…:user/uid-1000` at the unix socket.
+    /// The access key of who signs, the name of a known certificate, `uid-1000` at the unix socket. Nobody else has one.
+    pub fn user_name(&self) -> Option<Cow<'_, str>> {
+        match &self.principal {
+            Principal::Account => None,
+            Principal::User => self.access_key_id.as_deref().map(Cow::from),
+            Principal::Certificate { user_name } => Some(Cow::from(&**user_name)),
+            Principal::Process { uid } => Some(Cow::from(format!("uid-{uid}"))),
+        }
+    }
+
+    /// `arn:aws:iam::111122223333:user/AKIDEXAMPLE`; `…:root` for whoever is not asked who they are.
     pub fn principal_arn(&self) -> String {
         let account = self.account;
-        match (self.principal, &self.access_key_id) {
-            (Principal::Process { uid }, _) => format!("arn:aws:iam::{account}:user/uid-{uid}"),
-            (Principal::User, Some(key)) => format!("arn:aws:iam::{account}:user/{key}"),
-            (Principal::User | Principal::Account, _) => format!("arn:aws:iam::{account}:root"),
+        match self.user_name() {
+            Some(name) => format!("arn:aws:iam::{account}:user/{name}"),
+            None => format!("arn:aws:iam::{account}:root"),
         }
     }
 

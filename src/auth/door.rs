@@ -5,7 +5,9 @@ use std::sync::Arc;
 use http::{HeaderMap, header, request};
 
 use super::caller::{Caller, Principal, Rights};
+use super::certificates::{self, KnownCertificate};
 use super::keyring::{Credential, Keyring};
+use super::policy::Policy;
 use super::sigv4::{Claim, Expected, Refused, Rules};
 use super::{Options, body::Pending};
 use crate::clock::WallMillis;
@@ -20,6 +22,7 @@ pub struct Door {
     home_region: Region,
     /// `None`: nobody signs.
     keyring: Option<Arc<Keyring>>,
+    certificates: Arc<[KnownCertificate]>,
 }
 
 /// A caller, as far as the head of the request shows.
@@ -31,7 +34,13 @@ pub struct Admitted {
 }
 
 impl Door {
-    pub fn new(home_account: AccountId, home_region: Region, options: Options) -> Self {
+    /// `certificates` are those that are principals.
+    pub fn new(
+        home_account: AccountId,
+        home_region: Region,
+        options: Options,
+        certificates: Vec<KnownCertificate>,
+    ) -> Self {
         let keyring = match options {
             Options::None => None,
             Options::SigV4(credentials) => Some(Arc::new(Keyring::new(credentials))),
@@ -40,6 +49,7 @@ impl Door {
             home_account,
             home_region,
             keyring,
+            certificates: certificates.into(),
         }
     }
 
@@ -47,16 +57,23 @@ impl Door {
     pub fn admit(
         &self,
         head: &request::Parts,
-        peer: Peer,
+        peer: &Peer,
         service: &str,
         now: WallMillis,
     ) -> Result<Admitted, Refused> {
+        let known = self.known(peer);
         let Some(keyring) = &self.keyring else {
-            return self.believe(&head.headers, peer);
+            return match known {
+                Shown::Unknown if !self.certificates.is_empty() => Err(Refused::UnknownCertificate),
+                _ => self.believe(&head.headers, peer, known),
+            };
         };
-        let claim = match (Claim::of(head), peer) {
-            (Err(Refused::Missing), Peer::Unix { .. }) => return self.believe(&head.headers, peer),
-            (claim, _) => claim?,
+        let claim = match (Claim::of(head), peer, known) {
+            (Err(Refused::Missing), Peer::Unix { .. }, _)
+            | (Err(Refused::Missing), _, Shown::Known(_)) => {
+                return self.believe(&head.headers, peer, known);
+            }
+            (claim, ..) => claim?,
         };
         let region = claim.check(&head.headers, &Rules { service, now })?;
         let credential = keyring.find(&claim.access_key_id, claim.session_token.as_deref());
@@ -69,8 +86,23 @@ impl Door {
         })
     }
 
-    /// A caller whom nobody asks for a proof.
-    fn believe(&self, headers: &HeaderMap, peer: Peer) -> Result<Admitted, Refused> {
+    /// What the client's certificate says.
+    fn known(&self, peer: &Peer) -> Shown<'_> {
+        let certificate = peer.tls().and_then(|tls| tls.certificate.as_ref());
+        match certificate.map(|names| certificates::find(&self.certificates, names)) {
+            None => Shown::None,
+            Some(None) => Shown::Unknown,
+            Some(Some(known)) => Shown::Known(known),
+        }
+    }
+
+    /// A caller whom nobody asks for a signature.
+    fn believe(
+        &self,
+        headers: &HeaderMap,
+        peer: &Peer,
+        shown_certificate: Shown<'_>,
+    ) -> Result<Admitted, Refused> {
         let scope = scope(headers);
         let region = match scope {
             None => self.home_region,
@@ -82,16 +114,26 @@ impl Door {
             })?,
         };
         let named = scope.and_then(|(access_key, _)| access_key.parse().ok());
+        let named = named.unwrap_or(self.home_account);
+        let (account, principal, rights) = match (shown_certificate, peer) {
+            (Shown::Known(known), _) => {
+                let user_name = Arc::clone(&known.user_name);
+                let principal = Principal::Certificate { user_name };
+                (known.account, principal, rights(known.policy.as_ref()))
+            }
+            (_, Peer::Unix { uid, .. }) => {
+                (named, Principal::Process { uid: *uid }, Rights::Everything)
+            }
+            (_, Peer::Tcp(_) | Peer::Tls(..)) => (named, Principal::Account, Rights::Everything),
+        };
         let caller = Caller {
-            account: named.unwrap_or(self.home_account),
+            account,
             region,
-            principal: match peer {
-                Peer::Tcp(_) => Principal::Account,
-                Peer::Unix { uid, .. } => Principal::Process { uid },
-            },
+            principal,
             access_key_id: scope.map(|(access_key, _)| access_key.into()),
             source_ip: source_ip(peer),
-            rights: Rights::Everything,
+            tls: peer.tls().cloned(),
+            rights,
         };
         Ok(Admitted {
             caller,
@@ -100,23 +142,35 @@ impl Door {
     }
 }
 
-fn user(credential: &Credential, region: Region, peer: Peer) -> Caller {
+/// What a client shows of itself in TLS.
+#[derive(Debug, Clone, Copy)]
+enum Shown<'a> {
+    /// No certificate.
+    None,
+    /// One that is no principal here.
+    Unknown,
+    Known(&'a KnownCertificate),
+}
+
+fn user(credential: &Credential, region: Region, peer: &Peer) -> Caller {
     Caller {
         account: credential.account,
         region,
         principal: Principal::User,
         access_key_id: Some(credential.access_key_id.as_str().into()),
         source_ip: source_ip(peer),
-        rights: match &credential.policy {
-            None => Rights::OwnAccount,
-            Some(policy) => Rights::By(Arc::clone(policy)),
-        },
+        tls: peer.tls().cloned(),
+        rights: rights(credential.policy.as_ref()),
     }
 }
 
-fn source_ip(peer: Peer) -> Option<std::net::IpAddr> {
+fn rights(policy: Option<&Arc<Policy>>) -> Rights {
+    policy.map_or(Rights::OwnAccount, |policy| Rights::By(Arc::clone(policy)))
+}
+
+fn source_ip(peer: &Peer) -> Option<std::net::IpAddr> {
     match peer {
-        Peer::Tcp(_) => Some(peer.source_ip()),
+        Peer::Tcp(_) | Peer::Tls(..) => Some(peer.source_ip()),
         Peer::Unix { .. } => None,
     }
 }

@@ -20,10 +20,15 @@ fn tcp() -> Peer {
 }
 
 fn door(options: Options) -> Door {
+    knowing(options, Vec::new())
+}
+
+fn knowing(options: Options, certificates: Vec<KnownCertificate>) -> Door {
     Door::new(
         "999988887777".parse().unwrap(),
         "eu-central-1".parse().unwrap(),
         options,
+        certificates,
     )
 }
 
@@ -94,7 +99,7 @@ fn with_mode_none_an_unverified_signature_names_account_and_region() {
             home_region,
         ),
     ] {
-        let admitted = door.admit(&head(Some(&authorization), None), tcp(), "traild", NOW);
+        let admitted = door.admit(&head(Some(&authorization), None), &tcp(), "traild", NOW);
         let Admitted { caller, pending } = admitted.unwrap();
         assert!(pending.is_none() && caller.may_do_everything());
         assert_eq!(
@@ -110,7 +115,7 @@ fn with_mode_none_an_unverified_signature_names_account_and_region() {
     for region in ["..", "us_east", "-", "", &"a".repeat(3000)] {
         let refused = door.admit(
             &head(Some(&scope("111122223333", region)), None),
-            tcp(),
+            &tcp(),
             "traild",
             NOW,
         );
@@ -125,14 +130,14 @@ fn with_mode_none_an_unverified_signature_names_account_and_region() {
 #[test]
 fn with_mode_sigv4_only_signed_requests_are_let_in_but_for_the_unix_socket() {
     let door = signed_only();
-    let admit = |head: &request::Parts, peer| door.admit(head, peer, "traild", NOW);
-    let code = |head: &request::Parts, peer| admit(head, peer).unwrap_err().code();
+    let admit = |head: &request::Parts, peer: &Peer| door.admit(head, peer, "traild", NOW);
+    let code = |head: &request::Parts, peer: &Peer| admit(head, peer).unwrap_err().code();
     let unsigned = head(None, None);
     assert_eq!(
-        code(&unsigned, tcp()),
+        code(&unsigned, &tcp()),
         "MissingAuthenticationTokenException"
     );
-    let caller = admit(&unsigned, UNIX).unwrap().caller;
+    let caller = admit(&unsigned, &UNIX).unwrap().caller;
     assert_eq!(caller.principal, Principal::Process { uid: 1000 });
     assert_eq!(
         caller.principal_arn(),
@@ -141,7 +146,7 @@ fn with_mode_sigv4_only_signed_requests_are_let_in_but_for_the_unix_socket() {
     assert!(caller.may_do_everything() && caller.source_ip.is_none());
 
     // Whoever signs is held to it, there too.
-    for peer in [tcp(), UNIX] {
+    for peer in &[tcp(), UNIX] {
         let Admitted { caller, pending } = admit(&signed(b"x"), peer).unwrap();
         assert!(pending.is_some() && !caller.may_do_everything());
         assert_eq!(caller.account.as_str(), "111122223333");
@@ -176,7 +181,7 @@ async fn a_body_ends_well_only_when_it_is_what_was_signed() {
         (b"", b"events", false),
     ] {
         let admitted = door
-            .admit(&signed(signed_body), tcp(), "traild", NOW)
+            .admit(&signed(signed_body), &tcp(), "traild", NOW)
             .unwrap();
         let (body, verdict) =
             SignedBody::new(Full::new(Bytes::from_static(sent)), admitted.pending);
@@ -187,9 +192,100 @@ async fn a_body_ends_well_only_when_it_is_what_was_signed() {
         assert_eq!(refused, (!sound).then_some("InvalidSignatureException"));
 
         let admitted = door
-            .admit(&signed(signed_body), tcp(), "traild", NOW)
+            .admit(&signed(signed_body), &tcp(), "traild", NOW)
             .unwrap();
         let outcome = admitted.pending.unwrap().without_body();
         assert_eq!(outcome.is_ok(), signed_body.is_empty());
+    }
+}
+
+fn shows(common_name: &str) -> Peer {
+    let names = crate::server::certificate::Names {
+        common_name: Some(common_name.to_owned()),
+        ..Default::default()
+    };
+    let secured = crate::server::tls::Secured {
+        version: "TLSv1.3",
+        cipher_suite: "TLS_AES_128_GCM_SHA256",
+        certificate: Some(names),
+    };
+    Peer::Tls("192.0.2.7:40000".parse().unwrap(), Arc::new(secured))
+}
+
+fn collector() -> KnownCertificate {
+    KnownCertificate {
+        name: certificates::CertificateName::CommonName("collector".to_owned()),
+        user_name: "ns/audit/collector".into(),
+        account: "444455556666".parse().unwrap(),
+        policy: None,
+    }
+}
+
+#[test]
+fn a_known_certificate_need_not_sign_and_is_held_to_its_signature_when_it_does() {
+    let credential = Credential {
+        access_key_id: "AKID".to_owned(),
+        secret: SecretKey::new("secret".to_owned()),
+        account: "111122223333".parse().unwrap(),
+        policy: None,
+    };
+    let door = knowing(Options::SigV4(vec![credential]), vec![collector()]);
+    let admit = |head: &request::Parts, peer: &Peer| door.admit(head, peer, "traild", NOW);
+    let code = |head: &request::Parts, peer: &Peer| admit(head, peer).unwrap_err().code();
+    let Admitted { caller, pending } = admit(&head(None, None), &shows("collector")).unwrap();
+    assert!(pending.is_none() && caller.tls.is_some() && !caller.may_do_everything());
+    assert_eq!(
+        (caller.account.as_str(), caller.region.as_str()),
+        ("444455556666", "eu-central-1")
+    );
+    assert_eq!(
+        caller.principal_arn(),
+        "arn:aws:iam::444455556666:user/ns/audit/collector"
+    );
+    assert!(caller.authorize("cloudtrail:GetTrail", "*", NOW).is_ok());
+    let foreign = "arn:aws:cloudtrail:us-east-1:111122223333:trail/main";
+    assert!(
+        caller
+            .authorize("cloudtrail:GetTrail", foreign, NOW)
+            .is_err()
+    );
+
+    let Admitted { caller, pending } = admit(&signed(b"x"), &shows("collector")).unwrap();
+    assert!(pending.is_some() && caller.tls.is_some());
+    assert_eq!(
+        caller.principal_arn(),
+        "arn:aws:iam::111122223333:user/AKID"
+    );
+    let bad = head(Some(&header("OTHER", "00")), None);
+    assert_eq!(
+        code(&bad, &shows("collector")),
+        "UnrecognizedClientException"
+    );
+    // A name that is not known proves nothing by itself.
+    assert_eq!(
+        code(&head(None, None), &shows("other")),
+        "MissingAuthenticationTokenException"
+    );
+    assert!(admit(&signed(b"x"), &shows("other")).is_ok());
+}
+
+#[test]
+fn with_mode_none_certificates_that_are_known_let_in_nobody_else() {
+    let admit = |certificates: Vec<KnownCertificate>, peer: &Peer| {
+        let door = knowing(Options::None, certificates);
+        let admitted = door.admit(&head(None, None), peer, "traild", NOW);
+        admitted.map(|admitted| admitted.caller)
+    };
+    let caller = admit(vec![collector()], &shows("collector")).unwrap();
+    assert_eq!(caller.account.as_str(), "444455556666");
+    assert!(!caller.may_do_everything());
+    let refused = admit(vec![collector()], &shows("other")).unwrap_err();
+    assert_eq!(refused.code(), "UnrecognizedClientException");
+    for (certificates, peer) in [
+        (vec![], shows("other")),
+        (vec![collector()], UNIX),
+        (vec![], tcp()),
+    ] {
+        assert!(admit(certificates, &peer).unwrap().may_do_everything());
     }
 }

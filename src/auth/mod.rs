@@ -13,6 +13,10 @@
 //! unix socket need not sign: the socket's mode decides who may connect, and the kernel says who did. It speaks for the home account and may
 //! do everything, as root of an account may; when it signs all the same, it is held to its signature and its policy.
 //!
+//! Where clients show certificates ([`crate::server::tls`]), one that is known is a principal as a credential is: it need not sign, its account and policy
+//! are those that are given for it. When it signs all the same, it is held to its signature. An unknown one must sign, and with `mode = "none"` it
+//! is refused if any are known; if none are, every certificate is let in as whoever is not asked.
+//!
 //! # What is asked of a policy
 //!
 //! | action | resource |
@@ -30,6 +34,7 @@ pub mod sigv4;
 
 mod body;
 mod caller;
+mod certificates;
 mod door;
 mod keyring;
 mod refusal;
@@ -37,6 +42,7 @@ mod secret;
 
 pub use body::{Pending, SignedBody, Verdict};
 pub use caller::{AtResource, Caller, Denied, Principal};
+pub use certificates::{CertificateName, KnownCertificate};
 pub use door::{Admitted, Door};
 pub use keyring::Credential;
 pub use refusal::{Protocol, refusal};

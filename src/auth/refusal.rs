@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | `MissingAuthenticationTokenException`: not signed | 400 | 403 | 401 |
 //! | `IncompleteSignatureException`: a part of the signature is missing or unreadable | 400 | 403 | 403 |
-//! | `UnrecognizedClientException`: no such access key | 400 | 403 | 403 |
+//! | `UnrecognizedClientException`: no such access key or certificate | 400 | 403 | 403 |
 //! | `InvalidSignatureException`: expired, of another service or region, of other bytes, by another secret | 400 | 403 | 403 |
 //! | `AccessDeniedException`: known, and not allowed | 400 | 403 | 403 |
 //!
@@ -54,7 +54,7 @@ impl Refused {
             Self::Missing => "MissingAuthenticationTokenException",
             Self::Incomplete(_) => "IncompleteSignatureException",
             Self::Invalid(_) => "InvalidSignatureException",
-            Self::UnknownKey => "UnrecognizedClientException",
+            Self::UnknownKey | Self::UnknownCertificate => "UnrecognizedClientException",
         }
     }
 }

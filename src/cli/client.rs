@@ -14,17 +14,19 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::rustls::pki_types::ServerName;
 
+use super::trust::Trust;
 use crate::api::protocol;
-
 use crate::auth::sigv4::{Refused, Signer};
 use crate::clock::WallMillis;
 use crate::{auth, aws};
 
-/// `http://HOST:PORT` or `unix:/PATH`.
+/// `http://HOST:PORT`, `https://HOST:PORT` or `unix:/PATH`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
     Tcp { authority: String },
+    Tls { authority: String },
     Unix { path: PathBuf },
 }
 
@@ -42,16 +44,20 @@ impl FromStr for Endpoint {
         let uri: http::Uri = text
             .parse()
             .map_err(|error| format!("not a URL: {error}"))?;
-        match (uri.scheme_str(), uri.authority(), uri.path()) {
-            (Some("http"), Some(authority), "" | "/") if !authority.as_str().contains('@') => {
-                let port = authority.port_u16().unwrap_or(80);
-                Ok(Self::Tcp {
-                    authority: format!("{}:{port}", authority.host()),
-                })
-            }
-            (Some("https"), ..) => Err("https is not supported by this version of traild".into()),
-            _ => Err("an endpoint is http://HOST:PORT or unix:/PATH".into()),
-        }
+        let authority = uri.authority().filter(|it| !it.as_str().contains('@'));
+        let with_port = |usual: u16| {
+            let authority = authority.filter(|_| matches!(uri.path(), "" | "/"))?;
+            let port = authority.port_u16().unwrap_or(usual);
+            Some(format!("{}:{port}", authority.host()))
+        };
+        let endpoint = match uri.scheme_str() {
+            Some("http") => with_port(80).map(|authority| Self::Tcp { authority }),
+            Some("https") => with_port(443).map(|authority| Self::Tls { authority }),
+            _ => None,
+        };
+        endpoint.ok_or_else(|| {
+            "an endpoint is http://HOST:PORT, https://HOST:PORT or unix:/PATH".to_owned()
+        })
     }
 }
 
@@ -59,6 +65,7 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp { authority } => write!(f, "http://{authority}"),
+            Self::Tls { authority } => write!(f, "https://{authority}"),
             Self::Unix { path } => write!(f, "unix:{}", path.display()),
         }
     }
@@ -84,6 +91,7 @@ impl Answer {
 
 pub struct Client {
     endpoint: Endpoint,
+    trust: Trust,
     connection: Option<SendRequest<Full<Bytes>>>,
     /// What requests are signed for.
     service: &'static str,
@@ -104,6 +112,7 @@ impl Client {
     pub fn new(endpoint: Endpoint) -> Self {
         Self {
             endpoint,
+            trust: Trust::default(),
             connection: None,
             service: auth::TRAILD,
             signer: None,
@@ -125,6 +134,11 @@ impl Client {
             signer,
             ..Self::new(endpoint)
         }
+    }
+
+    /// For an endpoint with TLS.
+    pub fn trusting(self, trust: Trust) -> Self {
+        Self { trust, ..self }
     }
 
     pub fn endpoint(&self) -> &Endpoint {
@@ -172,7 +186,7 @@ impl Client {
         patience: Duration,
     ) -> anyhow::Result<Answer> {
         let authority = match &self.endpoint {
-            Endpoint::Tcp { authority } => authority,
+            Endpoint::Tcp { authority } | Endpoint::Tls { authority } => authority,
             Endpoint::Unix { .. } => "localhost",
         };
         let (head, ()) = request
@@ -235,10 +249,16 @@ impl Client {
     async fn connect(&self) -> anyhow::Result<SendRequest<Full<Bytes>>> {
         let connecting = async {
             anyhow::Ok(match &self.endpoint {
-                Endpoint::Tcp { authority } => {
-                    let stream = TcpStream::connect(authority).await?;
-                    stream.set_nodelay(true)?;
-                    handshake(stream).await?
+                Endpoint::Tcp { authority } => handshake(connect_tcp(authority).await?).await?,
+                Endpoint::Tls { authority } => {
+                    let host = authority
+                        .rsplit_once(':')
+                        .map_or(&**authority, |(host, _)| host);
+                    let host = host.trim_matches(['[', ']']).to_owned();
+                    let connector = self.trust.connector()?;
+                    let stream = connect_tcp(authority).await?;
+                    let stream = connector.connect(ServerName::try_from(host)?, stream).await;
+                    handshake(stream.context("tls handshake failed")?).await?
                 }
                 Endpoint::Unix { path } => handshake(UnixStream::connect(path).await?).await?,
             })
@@ -250,6 +270,12 @@ impl Client {
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+async fn connect_tcp(authority: &str) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect(authority).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
 
 async fn handshake<S>(stream: S) -> hyper::Result<SendRequest<Full<Bytes>>>
 where
@@ -266,7 +292,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn endpoints_are_urls_of_two_kinds() {
+    fn endpoints_are_urls_of_three_kinds() {
+        let tls = |authority: &str| {
+            Ok(Endpoint::Tls {
+                authority: authority.into(),
+            })
+        };
         let tcp = |authority: &str| {
             Ok(Endpoint::Tcp {
                 authority: authority.into(),
@@ -276,13 +307,16 @@ mod tests {
         assert_eq!("http://127.0.0.1:4580".parse(), tcp("127.0.0.1:4580"));
         assert_eq!("http://host/".parse(), tcp("host:80"));
         assert_eq!("http://[::1]:4580".parse(), tcp("[::1]:4580"));
+        assert_eq!("https://host".parse(), tls("host:443"));
+        assert_eq!("https://[::1]:4580/".parse(), tls("[::1]:4580"));
         assert_eq!("unix:/run/x.sock".parse(), unix("/run/x.sock"));
         assert_eq!("unix:///run/x.sock".parse(), unix("/run/x.sock"));
         for bad in [
             "",
             "127.0.0.1:4580",
-            "https://host",
             "http://host/path",
+            "https://host/path",
+            "https://user@host",
             "unix:",
             "ftp://host",
         ] {

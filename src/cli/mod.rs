@@ -11,6 +11,7 @@ mod lookup;
 mod run;
 mod send;
 mod status;
+mod trust;
 mod validate;
 mod verify;
 
@@ -90,9 +91,17 @@ struct DataDirArgument {
 /// Where a daemon listens.
 #[derive(Debug, Clone, clap::Args)]
 struct EndpointArgument {
-    /// The daemon's api listener: http://HOST:PORT or unix:/PATH
+    /// The daemon's api listener: http://HOST:PORT, https://HOST:PORT or unix:/PATH
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:4580")]
     endpoint: client::Endpoint,
+    #[command(flatten)]
+    trust: trust::Trust,
+}
+
+impl EndpointArgument {
+    fn client(self) -> client::Client {
+        client::Client::new(self.endpoint).trusting(self.trust)
+    }
 }
 
 /// Why a command did not do what was asked.

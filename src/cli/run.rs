@@ -2,7 +2,7 @@
 //!
 //! SIGTERM and SIGINT stop it in order. SIGHUP reads the configuration again: a bad one is told and refused, and the daemon goes on as it was; a
 //! good one takes effect by stopping and starting inside the process: the doors are closed for as long as a start takes, and nothing is
-//! lost.
+//! lost. When it is unchanged, the certificate of the api listener is read again, and no connection notices.
 
 use std::path::Path;
 use std::time::Duration;
@@ -107,7 +107,10 @@ async fn supervise(path: Option<&Path>, loaded: Loaded) -> anyhow::Result<()> {
                         systemd::reloading();
                         match reload(path, &config) {
                             Reload::Taken(next) => break Some(*next),
-                            Reload::Unchanged => systemd::ready(&accepting),
+                            Reload::Unchanged => {
+                                daemon.renew_certificate().await;
+                                systemd::ready(&accepting);
+                            }
                             Reload::Refused => systemd::ready(&format!("{accepting}; the new configuration is refused")),
                         }
                     }

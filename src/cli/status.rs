@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use http::StatusCode;
 
-use super::client::{Client, Endpoint, SIGNING_HINT};
+use super::client::{Client, SIGNING_HINT};
 use super::{EndpointArgument, Failure};
 use crate::telemetry::status::{
     DigestStatus, HistoryStatus, LastError, SinkStatus, Status, TrailStatus,
@@ -24,7 +24,7 @@ pub struct Arguments {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
-    let (body, status) = super::runtime()?.block_on(fetch(arguments.endpoint.endpoint))?;
+    let (body, status) = super::runtime()?.block_on(fetch(arguments.endpoint.client()))?;
     if arguments.json {
         return super::print([&body[..], b"\n"].concat());
     }
@@ -32,8 +32,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
 }
 
 /// The daemon's status, as text and as read. Any failure to get it says what to do.
-pub async fn fetch(endpoint: Endpoint) -> Result<(Vec<u8>, Status), Failure> {
-    let mut client = Client::new(endpoint);
+pub async fn fetch(mut client: Client) -> Result<(Vec<u8>, Status), Failure> {
     let answer = client.get("/v1/status", PATIENCE).await;
     let answer = answer.map_err(|error| {
         Failure::hinted(

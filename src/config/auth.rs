@@ -12,7 +12,7 @@ use super::sections::path;
 use super::tree::Item;
 use crate::api::operations::OF_CLOUDTRAIL;
 use crate::auth::policy::{Actions, Policy};
-use crate::auth::{Credential, OF_PATHS, Options, SecretKey};
+use crate::auth::{CertificateName, Credential, KnownCertificate, OF_PATHS, Options, SecretKey};
 use crate::event::AccountId;
 
 /// More than this is no secret and no policy; IAM's own limit for a managed policy is 6,144 characters.
@@ -38,11 +38,12 @@ enum Mode {
     SigV4,
 }
 
-/// Credentials are of `home` unless they say otherwise.
+/// Credentials and certificates are of `home` unless they say otherwise. `asks_for_certificates`: clients must show one.
 pub(super) fn read(
     mut section: Section<'_>,
     default: Auth,
     home: AccountId,
+    asks_for_certificates: bool,
     findings: &Findings,
 ) -> Auth {
     let words = &[("none", Mode::None), ("sigv4", Mode::SigV4)];
@@ -52,6 +53,16 @@ pub(super) fn read(
     let given = sections.len();
     let first = sections.first().map(|section| section.place.clone());
     let credentials = read_credentials(sections, home, findings);
+    let sections = section.tables("certificates");
+    let knows_certificates = !sections.is_empty();
+    if knows_certificates && !asks_for_certificates {
+        findings.mistake(section.mistake(
+            "certificates",
+            "are asked for by nobody: without an authority clients show no certificate",
+            "add client_ca_file to listen.tls",
+        ));
+    }
+    let certificates = read_certificates(sections, home, findings);
     section.close();
     match mode.value {
         Mode::None => {
@@ -64,9 +75,9 @@ pub(super) fn read(
                 });
             }
         }
-        Mode::SigV4 if given == 0 => findings.mistake(mode.mistake(
+        Mode::SigV4 if given == 0 && !knows_certificates => findings.mistake(mode.mistake(
             "needs credentials, or nobody could sign a request",
-            "add [[auth.credentials]] with an access_key_id and a secret_access_key_file",
+            "add [[auth.credentials]] with an access_key_id and a secret_access_key_file, or [[auth.certificates]] of clients that need not sign",
         )),
         Mode::SigV4 => {}
     }
@@ -75,6 +86,7 @@ pub(super) fn read(
             Mode::None => Options::None,
             Mode::SigV4 => Options::SigV4(credentials),
         },
+        certificates,
         allow_anonymous: allow_anonymous.value,
     }
 }
@@ -167,6 +179,116 @@ fn read_credential(
         policy: policy.map(|policy| policy.value),
     });
     (key, credential)
+}
+
+fn read_certificates(
+    sections: Vec<Section<'_>>,
+    home: AccountId,
+    findings: &Findings,
+) -> Vec<KnownCertificate> {
+    let mut seen: BTreeMap<CertificateName, String> = BTreeMap::new();
+    let mut certificates = Vec::new();
+    for section in sections {
+        let Some((name, certificate)) = read_certificate(section, home, findings) else {
+            continue;
+        };
+        match seen.get(&certificate.name) {
+            Some(first) => findings.mistake(name.mistake(
+                format!("is also the name of {first}"),
+                "give each certificate once",
+            )),
+            None => {
+                let (this, _) = name.key.rsplit_once('.').unwrap_or_default();
+                seen.insert(certificate.name.clone(), this.to_owned());
+                certificates.push(certificate);
+            }
+        }
+    }
+    certificates
+}
+
+/// The name that it is known by, and the certificate when all of it is sound.
+fn read_certificate(
+    mut section: Section<'_>,
+    home: AccountId,
+    findings: &Findings,
+) -> Option<(At<String>, KnownCertificate)> {
+    let hint = "write one of the names that the certificate has, as uri = \"spiffe://example.org/ns/audit/sa/collector\", dns = \"collector.audit.svc\" \
+                or common_name = \"collector\"";
+    let uri = section.take("uri", filled);
+    let dns = section.take("dns", filled);
+    let common_name = section.take("common_name", filled);
+    let names: Vec<(At<String>, CertificateName)> = [
+        uri.map(|at| (at.clone(), CertificateName::Uri(at.value))),
+        dns.map(|at| {
+            (
+                at.clone(),
+                CertificateName::Dns(at.value.to_ascii_lowercase()),
+            )
+        }),
+        common_name.map(|at| (at.clone(), CertificateName::CommonName(at.value))),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let user_name = section.take("user_name", user_name);
+    let account = section.take_or(
+        "account_id",
+        home,
+        parsed("write it in quotes, as in \"111122223333\""),
+    );
+    let policy = section.take("policy_file", policy);
+    let mistake = match names.len() {
+        0 => Some(section.mistake("uri", "is missing", hint)),
+        1 => None,
+        _ => Some(
+            names[1]
+                .0
+                .mistake("is a second name: a certificate is known by one", hint),
+        ),
+    };
+    section.close();
+    if let Some(mistake) = mistake {
+        findings.mistake(mistake);
+        return None;
+    }
+    let (at, name) = names.into_iter().next()?;
+    let user_name = match user_name {
+        Some(given) => given.value,
+        None => match as_user_name(&at.value) {
+            Some(usual) => usual,
+            None => {
+                let hint = "add user_name = \"…\", which is who this is in policies and in records";
+                findings.mistake(at.mistake("cannot be the name of a user as it is", hint));
+                return None;
+            }
+        },
+    };
+    let certificate = KnownCertificate {
+        name,
+        user_name: user_name.into(),
+        account: account.value,
+        policy: policy.map(|policy| policy.value),
+    };
+    Some((at, certificate))
+}
+
+fn user_name(item: &Item) -> Result<String, Problem> {
+    let given = filled(item)?;
+    as_user_name(&given).filter(|name| *name == given).ok_or_else(|| {
+        Problem::hint(
+            "is not the name of a user",
+            "up to 512 of A-Z, a-z, 0-9, '_', '+', '=', ',', '.', '@', '-' and, between them, '/'",
+        )
+    })
+}
+
+/// What stands behind `user/` in an ARN: a name of IAM, or one behind a path (IAM user guide, "IAM identifiers"). Of a URI, what follows its scheme.
+fn as_user_name(name: &str) -> Option<String> {
+    let name = name.split_once("://").map_or(name, |(_, rest)| rest);
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+=,.@-".contains(&byte);
+    let sound = |part: &str| !part.is_empty() && part.bytes().all(allowed);
+    (name.len() <= 512 && name.split('/').all(sound)).then(|| name.to_owned())
 }
 
 /// What can stand in an Authorization header and in an ARN.

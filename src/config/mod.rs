@@ -8,6 +8,7 @@ mod auth;
 mod mistake;
 mod reader;
 mod sections;
+mod tls;
 mod tree;
 pub mod units;
 
@@ -21,6 +22,7 @@ use std::time::Duration;
 pub use mistake::{Mistake, Place, Warning};
 
 use crate::event::{AccountId, Region};
+use crate::server::tls::Files;
 use crate::trail::{EventBus, LogGroup, Members, Selectors, Topic};
 use reader::Findings;
 
@@ -32,6 +34,7 @@ pub struct Config {
     pub region: Region,
     pub data_dir: PathBuf,
     pub listen: Listen,
+    pub api: Api,
     pub storage: Storage,
     pub aws: Aws,
     pub ingest: Ingest,
@@ -51,6 +54,14 @@ pub struct Listen {
     pub api: SocketAddr,
     pub ops: SocketAddr,
     pub unix: Option<PathBuf>,
+    /// Of the api listener's address; the unix socket stays plain. The files were good when they were looked at.
+    pub tls: Option<Files>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Api {
+    /// Whether calls of the CloudTrail API become events themselves.
+    pub record_calls: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,6 +166,8 @@ pub struct Sinks {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Auth {
     pub requests: crate::auth::Options,
+    /// Client certificates that are principals. Empty unless clients must show one.
+    pub certificates: Vec<crate::auth::KnownCertificate>,
     /// Lets listeners that ask nobody who they are listen beyond loopback.
     pub allow_anonymous: bool,
 }
@@ -206,7 +219,9 @@ impl Config {
                 api: loopback(4580),
                 ops: loopback(4581),
                 unix: None,
+                tls: None,
             },
+            api: Api { record_calls: true },
             storage: Storage {
                 kind: StorageKind::Embedded,
                 listen: loopback(4582),
@@ -250,6 +265,7 @@ impl Config {
             },
             auth: Auth {
                 requests: crate::auth::Options::None,
+                certificates: Vec::new(),
                 allow_anonymous: false,
             },
             inputs: Inputs::default(),

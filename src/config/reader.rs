@@ -262,25 +262,6 @@ impl<'a> Section<'a> {
         self.take(key, read)
     }
 
-    /// A key of the contract that this version does not act on. Being given is a mistake, unless it says nothing.
-    pub fn unsupported(&mut self, key: &str, hint: &str) {
-        let path = self.join(key);
-        let Some(item) = self.remove(key) else { return };
-        let says_nothing = match &item.value {
-            Value::Text(text) => text.is_empty(),
-            Value::Array(items) => items.is_empty(),
-            Value::Broken => true,
-            _ => false,
-        };
-        if !says_nothing {
-            self.report(
-                &path,
-                &item,
-                Problem::hint("is not supported by this version of traild", hint),
-            );
-        }
-    }
-
     fn report(&self, path: &str, item: &Item, Problem { problem, hint }: Problem) {
         let value = (!is_secret(path)).then(|| item.shown.clone());
         let mistake = Mistake {

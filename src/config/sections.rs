@@ -38,7 +38,8 @@ pub(super) fn read(table: Table, place: Place, findings: &Findings) -> Config {
         parsed("as in \"us-east-1\"; invented regions are fine"),
     );
     let data_dir = root.take_or("data_dir", default.data_dir, path);
-    let (listen, api) = read_listen(root.section("listen"), default.listen);
+    let (listen, api) = read_listen(root.section("listen"), default.listen, findings);
+    let api_calls = read_api(root.section("api"), default.api);
     let (storage, store) = read_storage(root.section("storage"), default.storage);
     let aws = read_aws(root.section("aws"), default.aws, &storage, findings);
     let ingest = read_ingest(root.section("ingest"), default.ingest, findings);
@@ -47,7 +48,15 @@ pub(super) fn read(table: Table, place: Place, findings: &Findings) -> Config {
     let digest = read_digest(root.section("digest"), default.digest);
     let history = read_history(root.section("history"), default.history);
     let sinks = read_sinks(root.section("sinks"), default.sinks, &aws, findings);
-    let auth = auth::read(root.section("auth"), default.auth, account.value, findings);
+    let tls = listen.tls.as_ref();
+    let asks_for_certificates = tls.is_some_and(|tls| tls.client_ca_file.is_some());
+    let auth = auth::read(
+        root.section("auth"),
+        default.auth,
+        account.value,
+        asks_for_certificates,
+        findings,
+    );
     let inputs = read_inputs(root.section("inputs"));
     let trails = read_trails(root.tables("trails"), &account.value, findings);
     if storage.kind == StorageKind::S3 {
@@ -92,6 +101,7 @@ pub(super) fn read(table: Table, place: Place, findings: &Findings) -> Config {
         region: region.value,
         data_dir: data_dir.value,
         listen,
+        api: api_calls,
         storage,
         aws,
         ingest,
@@ -106,23 +116,33 @@ pub(super) fn read(table: Table, place: Place, findings: &Findings) -> Config {
     }
 }
 
-fn read_listen(mut section: Section<'_>, default: Listen) -> (Listen, At<SocketAddr>) {
+fn read_listen(
+    mut section: Section<'_>,
+    default: Listen,
+    findings: &Findings,
+) -> (Listen, At<SocketAddr>) {
     let api = section.take_or("api", default.api, address);
     let ops = section.take_or("ops", default.ops, address);
     let unix = section.take("unix", socket_path).and_then(|at| at.value);
-    section.unsupported(
-        "tls",
-        "put a proxy that terminates TLS in front of the api listener",
-    );
+    let tls = tls::read(section.section("tls"), findings);
     section.close();
     (
         Listen {
             api: api.value,
             ops: ops.value,
             unix,
+            tls,
         },
         api,
     )
+}
+
+fn read_api(mut section: Section<'_>, default: Api) -> Api {
+    let record_calls = section.take_or("record_calls", default.record_calls, truth);
+    section.close();
+    Api {
+        record_calls: record_calls.value,
+    }
 }
 
 fn read_storage(mut section: Section<'_>, default: Storage) -> (Storage, At<SocketAddr>) {

@@ -338,25 +338,6 @@ pub(super) fn only(text: &str) -> (String, String) {
     }
 }
 
-#[test]
-fn what_this_version_cannot_do_is_said_plainly() {
-    let table = [
-        (
-            "[listen]\ntls = { cert_file = \"a\", key_file = \"b\" }".to_owned(),
-            "listen.tls",
-        ),
-        ("[listen.tls]\ncert_file = \"a\"".to_owned(), "listen.tls"),
-    ];
-    for (text, key) in table {
-        let (found, message) = only(&text);
-        assert_eq!(found, key);
-        assert!(
-            message.contains("not supported by this version of traild"),
-            "{message}"
-        );
-    }
-}
-
 const TRAIL: &str = "[[trails]]\nname = \"main\"\ns3_bucket_name = \"logs\"\n";
 
 #[test]

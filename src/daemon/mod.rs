@@ -62,6 +62,7 @@ use crate::digest::writer::WriterError;
 use crate::ingest::{self, Ingest, tail};
 use crate::registry;
 use crate::server::ops::{Ops, Readiness};
+use crate::server::tls::{self, Tls, TlsError};
 use crate::server::{self, BindError, Limits, Listener};
 use crate::snapshot;
 use crate::store;
@@ -100,6 +101,8 @@ pub enum DaemonError {
     Store(#[from] store::OpenError),
     #[error(transparent)]
     Bind(#[from] BindError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("leg of trail {trail} has stopped")]
     Leg {
         trail: String,
@@ -168,6 +171,8 @@ pub struct Addresses {
 
 // How long the stages of a stop are waited for; the legs, for as long as `stop_timeout` says and a little.
 const DOORS_PATIENCE: Duration = Duration::from_secs(1);
+/// For changes that the API was asked for, and their records.
+const CHANGES_PATIENCE: Duration = Duration::from_secs(1);
 const REST_PATIENCE: Duration = Duration::from_secs(1);
 /// For the last syncs of the logs.
 const CLOSING_PATIENCE: Duration = Duration::from_secs(5);
@@ -180,6 +185,8 @@ pub struct Daemon {
     ingest: Ingest,
     phase: watch::Sender<Readiness>,
     views: Views,
+    tls: Option<Tls>,
+    api: Api,
     /// One for each stage of stopping, in order.
     doors: Stage,
     legs: Stage,
@@ -199,7 +206,11 @@ impl Daemon {
         snapshot::make_private_dir(data_dir).map_err(unusable)?;
         let lock = DirLock::acquire(data_dir)?;
 
-        let sockets = Sockets::bind(config).await?;
+        let tls = match config.listen.tls.clone() {
+            Some(files) => Some(tokio::task::spawn_blocking(|| Tls::open(files)).await??),
+            None => None,
+        };
+        let sockets = Sockets::bind(config, tls.clone()).await?;
         let addresses = sockets.addresses;
 
         let mut registry = Registry::new();
@@ -211,12 +222,17 @@ impl Daemon {
         journal_metrics.register(registry.inner());
         let ingest_metrics = ingest::Metrics::default();
         ingest_metrics.register(registry.inner());
+        let records_metrics = api::records::Metrics::default();
+        records_metrics.register(registry.inner());
         let leg_metrics = deliver::Metrics::default();
         leg_metrics.register(registry.inner());
         let digest_metrics = digest::writer::view::Metrics::default();
         digest_metrics.register(registry.inner());
         let history_metrics = crate::history::Metrics::default();
         history_metrics.register(registry.inner());
+        if let Some(tls) = &tls {
+            tls.register(registry.inner());
+        }
 
         let (mut doors, mut legs, mut rest) = (Stage::new(), Stage::new(), Stage::new());
         let (phase, phase_seen) = watch::channel(Readiness::NotReady("starting".to_owned()));
@@ -316,17 +332,22 @@ impl Daemon {
             preflight: Arc::new(preflight::Asking::new(config, addresses)),
             ingestions: api::channel::Ingestions::default(),
             history,
+            records: config
+                .api
+                .record_calls
+                .then(|| api::records::Records::new(ingest.clone(), records_metrics)),
         });
         let door = Door::new(
             config.account_id,
             config.region,
             config.auth.requests.clone(),
+            config.auth.certificates.clone(),
         );
         let parts = routes::Parts {
             door,
             ingest: ingest.clone(),
             asked,
-            api,
+            api: api.clone(),
             status_arn: format!(
                 "arn:aws:traild:{}:{}:status",
                 config.region, config.account_id
@@ -357,6 +378,14 @@ impl Daemon {
             doors
                 .spawn(|stop| Box::pin(async move { Ok(tail::run(ingest, options, stop).await?) }));
         }
+        if let Some(tls) = tls.clone() {
+            rest.spawn(|stop| {
+                Box::pin(async move {
+                    tls.follow(tls::POLL, stop).await;
+                    Ok(())
+                })
+            });
+        }
         let beating = journal.clone();
         if let Some(watchdog) = systemd::watchdog(move || illness(&beating).is_none()) {
             rest.spawn(|stop| {
@@ -375,6 +404,8 @@ impl Daemon {
             ingest,
             phase,
             views,
+            tls,
+            api,
             doors,
             legs,
             rest,
@@ -392,6 +423,16 @@ impl Daemon {
         views.iter().map(|view| view.trail.clone()).collect()
     }
 
+    /// Reads the certificate again, now rather than when it is next looked at; connections stay.
+    pub async fn renew_certificate(&self) {
+        let Some(tls) = self.tls.clone() else {
+            return;
+        };
+        if let Err(error) = tokio::task::spawn_blocking(move || tls.look_again()).await {
+            tracing::error!(%error, "cannot look at the certificate");
+        }
+    }
+
     /// Resolves when a part fails that the daemon cannot go on without.
     pub async fn failed(&mut self) -> DaemonError {
         let (journal, ledger) = (self.journal.clone(), self.ledger.clone());
@@ -406,7 +447,7 @@ impl Daemon {
 
     /// What [`Daemon::stop`] may take at most, as long as the disk answers.
     pub fn patience(&self) -> Duration {
-        DOORS_PATIENCE + self.legs_patience() + REST_PATIENCE + CLOSING_PATIENCE
+        DOORS_PATIENCE + CHANGES_PATIENCE + self.legs_patience() + REST_PATIENCE + CLOSING_PATIENCE
     }
 
     fn legs_patience(&self) -> Duration {
@@ -419,6 +460,14 @@ impl Daemon {
             .send_replace(Readiness::NotReady("stopping".to_owned()));
         self.ingest.stop();
         self.doors.stop(DOORS_PATIENCE).await;
+        if tokio::time::timeout(CHANGES_PATIENCE, self.api.settle())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "a change that the api was asked for is still under way, not waiting for it"
+            );
+        }
         if let Err(error) = self.journal.barrier().await {
             tracing::error!(%error, "journal could not be brought to an end in order");
         }

@@ -206,7 +206,7 @@ async fn admitted(
     protocol: Protocol,
     answer: impl AsyncFnOnce(request::Parts, SignedBody<Incoming>, Caller) -> Answer,
 ) -> Answer {
-    let Admitted { caller, pending } = match door.admit(&head, peer, service, WallMillis::now()) {
+    let Admitted { caller, pending } = match door.admit(&head, &peer, service, WallMillis::now()) {
         Ok(admitted) => admitted,
         Err(refused) => {
             tracing::debug!(%peer, %refused, "request refused at the door");
@@ -235,7 +235,7 @@ async fn drain(body: Incoming) {
 async fn status(parts: &Parts, request: Request<Incoming>, peer: Peer) -> Answer {
     let (head, body) = request.into_parts();
     let now = WallMillis::now();
-    let admitted = parts.door.admit(&head, peer, auth::TRAILD, now);
+    let admitted = parts.door.admit(&head, &peer, auth::TRAILD, now);
     let caller = admitted.and_then(|Admitted { caller, pending }| {
         pending.map_or(Ok(()), auth::Pending::without_body)?;
         Ok(caller)

@@ -2,6 +2,7 @@
 
 use super::Addresses;
 use crate::config::{Config, StorageKind};
+use crate::server::tls::Tls;
 use crate::server::{BindError, Listener};
 
 pub struct Sockets {
@@ -14,7 +15,8 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    pub async fn bind(config: &Config) -> Result<Self, BindError> {
+    /// `tls` is the api's, but for its unix socket.
+    pub async fn bind(config: &Config, tls: Option<Tls>) -> Result<Self, BindError> {
         let api = Listener::bind_tcp("listen.api", config.listen.api).await?;
         let ops = Listener::bind_tcp("listen.ops", config.listen.ops).await?;
         let store = match config.storage.kind {
@@ -28,7 +30,10 @@ impl Sockets {
             ops: ops.local_addr().unwrap_or(config.listen.ops),
             store: store.as_ref().and_then(Listener::local_addr),
         };
-        let mut api = vec![api];
+        let mut api = vec![match tls {
+            Some(tls) => api.with_tls(tls),
+            None => api,
+        }];
         if let Some(path) = &config.listen.unix {
             api.push(Listener::bind_unix("listen.unix", path).await?);
         }

@@ -17,7 +17,7 @@ use super::store::{Ready, Stamp, Store, Stored};
 use crate::clock::WallMillis;
 use crate::event::check::{read, refusal};
 use crate::event::{AccountId, Checked, Code, Refusal, Region, Rules, Scanned, Secret, check};
-use crate::wal::{AppendError, MAX_PAYLOAD_BYTES, Wal};
+use crate::wal::{AppendError, MAX_PAYLOAD_BYTES, Permit, Wal};
 
 /// What the events of one request may take in the journal, completed; with bodies allowed that are larger than half of this, twice a
 /// body. Tiny events grow sevenfold when they are completed, and all of a request is in memory at once.
@@ -282,6 +282,23 @@ impl Ingest {
         let stored = self.shared.store.store(events, stamp).await?;
         self.count(stored);
         Ok(stored)
+    }
+
+    /// Takes room for one event.
+    pub(super) async fn reserve(&self, bytes: usize) -> Result<Permit, AppendError> {
+        self.shared.store.reserve(bytes).await
+    }
+
+    /// Stores an event where there is room for it already, and counts it.
+    pub(super) async fn store_in(
+        &self,
+        permit: Permit,
+        event: &Ready<'_>,
+        stamp: Stamp<'_>,
+    ) -> Result<(), AppendError> {
+        let stored = self.shared.store.store_in(permit, event, stamp).await?;
+        self.count(stored);
+        Ok(())
     }
 
     fn count(&self, stored: Stored) {

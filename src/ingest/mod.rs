@@ -3,7 +3,8 @@
 //! ```text
 //! http ─► body (limits, inflate) ─► framing (where events begin and end) ─► event::check ─► dedup ─► wal ─► answer
 //! tail ─► lines of a file ───────────────────────────────────────────────────┤
-//! kubernetes ─► events of an API server, made into CloudTrail's ──────────────┘
+//! kubernetes ─► events of an API server, made into CloudTrail's ──────────────┤
+//! records ─► what the API was asked ──────────────────────────────────────────┘
 //! ```
 
 pub mod accept;
@@ -15,6 +16,7 @@ mod framing;
 pub mod http;
 pub mod kubernetes;
 mod metrics;
+pub mod records;
 mod store;
 pub mod tail;
 

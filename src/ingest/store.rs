@@ -142,6 +142,29 @@ impl Store {
         Ok(stored)
     }
 
+    /// Room for so many bytes, headers included.
+    pub async fn reserve(&self, bytes: usize) -> Result<Permit, AppendError> {
+        self.wal.reserve(bytes).await
+    }
+
+    /// Stores a new event where there is room for it already; resolves when it is durable.
+    pub async fn store_in(
+        &self,
+        permit: Permit,
+        event: &Ready<'_>,
+        stamp: Stamp<'_>,
+    ) -> Result<Stored, AppendError> {
+        let batch = encode(std::iter::once(event), event.most_bytes(&stamp), stamp);
+        let turn = self.take_turn(permit, batch, &[event], stamp);
+        if let Some(own) = turn.own {
+            settled(own).await?;
+        }
+        Ok(Stored {
+            accepted: turn.accepted,
+            duplicates: turn.duplicates,
+        })
+    }
+
     /// Looks up, remembers and enqueues, all under the lock. `batch` is what is enqueued when all of `events` are new.
     fn take_turn<'e, 'a>(
         &self,

@@ -6,15 +6,19 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
+use super::tls::{Secured, Tls};
+
 /// The other end of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peer {
     Tcp(SocketAddr),
+    Tls(SocketAddr, Arc<Secured>),
     /// A process of this machine; what the kernel says about it.
     Unix {
         pid: Option<i32>,
@@ -27,8 +31,24 @@ impl Peer {
     /// of CloudTrail expect an address there, so it is named by the loopback address.
     pub fn source_ip(&self) -> IpAddr {
         match self {
-            Self::Tcp(address) => address.ip().to_canonical(),
+            Self::Tcp(address) | Self::Tls(address, _) => address.ip().to_canonical(),
             Self::Unix { .. } => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        }
+    }
+
+    /// What its TLS came to, if it has any.
+    pub fn tls(&self) -> Option<&Arc<Secured>> {
+        match self {
+            Self::Tls(_, secured) => Some(secured),
+            Self::Tcp(_) | Self::Unix { .. } => None,
+        }
+    }
+
+    /// The same, behind its handshake.
+    pub(super) fn secured(self, secured: Secured) -> Self {
+        match self {
+            Self::Tcp(address) | Self::Tls(address, _) => Self::Tls(address, Arc::new(secured)),
+            Self::Unix { .. } => self,
         }
     }
 }
@@ -36,7 +56,7 @@ impl Peer {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Tcp(address) | Self::Tls(address, _) => write!(f, "{address}"),
             Self::Unix {
                 pid: Some(pid),
                 uid,
@@ -86,6 +106,7 @@ impl BindError {
 #[derive(Debug)]
 pub enum Listener {
     Tcp(TcpListener),
+    Tls(TcpListener, Tls),
     Unix(UnixListener, SocketFile),
 }
 
@@ -97,6 +118,21 @@ impl Listener {
         bound
             .map(Self::Tcp)
             .map_err(|error| BindError::new(key, address.to_string(), error))
+    }
+
+    /// The same socket, with TLS. A unix socket stays plain: nobody can listen in on it.
+    pub fn with_tls(self, tls: Tls) -> Self {
+        match self {
+            Self::Tcp(listener) | Self::Tls(listener, _) => Self::Tls(listener, tls),
+            Self::Unix(..) => self,
+        }
+    }
+
+    pub(super) fn tls(&self) -> Option<&Tls> {
+        match self {
+            Self::Tls(_, tls) => Some(tls),
+            Self::Tcp(_) | Self::Unix(..) => None,
+        }
     }
 
     /// Owner and group may connect (mode 0660). A socket left behind by a dead process is replaced, one in use is not.
@@ -112,14 +148,14 @@ impl Listener {
     /// The address that was bound: with port 0 asked, the port that was given.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Tcp(listener) | Self::Tls(listener, _) => listener.local_addr().ok(),
             Self::Unix(..) => None,
         }
     }
 
     pub(super) async fn accept(&self) -> io::Result<(Stream, Peer)> {
         match self {
-            Self::Tcp(listener) => {
+            Self::Tcp(listener) | Self::Tls(listener, _) => {
                 let (stream, address) = listener.accept().await?;
                 // Answers are small and complete: waiting to fill a packet only delays them. It cannot matter if it fails.
                 let _ = stream.set_nodelay(true);
@@ -143,10 +179,13 @@ impl Listener {
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(listener) => match listener.local_addr() {
-                Ok(address) => write!(f, "http://{address}"),
-                Err(_) => f.write_str("http://?"),
-            },
+            Self::Tcp(_) | Self::Tls(..) => {
+                let scheme = self.tls().map_or("http", |_| "https");
+                match self.local_addr() {
+                    Some(address) => write!(f, "{scheme}://{address}"),
+                    None => write!(f, "{scheme}://?"),
+                }
+            }
             Self::Unix(_, SocketFile(path)) => write!(f, "unix:{}", path.display()),
         }
     }

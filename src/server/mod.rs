@@ -1,7 +1,8 @@
-//! HTTP/1.1 over TCP and unix sockets, for clients that may be slow, many, broken or hostile.
+//! HTTP/1.1 over TCP, TLS and unix sockets, for clients that may be slow, many, broken or hostile.
 //!
 //! - A connection that sends no complete request head within `Limits::header_timeout` is closed: from the first byte on, between
 //!   requests too (hyper starts this timer when it begins to wait, not when something arrives). How slowly a body may come is the handler's business.
+//! - A handshake of TLS that is not done within `Limits::handshake_timeout` is broken off, and earlier when too many are under way ([`handshake`]).
 //! - A connection that takes nothing of its answer for `Limits::write_timeout` is closed.
 //! - At most `Limits::connections` are open, and at most `Limits::connections_per_ip` from one address. Over the first, new ones wait in the kernel's
 //!   queue: whoever is served keeps being served, and nothing is spent on the rest. Over the second, the connection is closed at once: queueing
@@ -11,10 +12,13 @@
 //! - On stop, the socket closes first, idle connections next, requests in flight are given `Limits::drain` to finish; the rest is dropped.
 //!   Every task has ended when [`serve`] returns.
 
+pub mod certificate;
 mod files;
+mod handshake;
 mod listener;
 pub mod ops;
 mod stall;
+pub mod tls;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -31,12 +35,14 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 pub use files::raise_file_limit;
+use handshake::Handshakes;
 use listener::Stream;
 pub use listener::{BindError, Listener, Peer};
 
@@ -45,6 +51,9 @@ pub use listener::{BindError, Listener, Peer};
 pub struct Limits {
     pub connections: usize,
     pub connections_per_ip: usize,
+    /// Of TLS, under way.
+    pub handshakes: usize,
+    pub handshake_timeout: Duration,
     /// From the first wait for a request's head until it is complete.
     pub header_timeout: Duration,
     /// For a peer that does not read its answer.
@@ -60,6 +69,8 @@ impl Default for Limits {
         Self {
             connections: 1024,
             connections_per_ip: 512,
+            handshakes: 256,
+            handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             header_bytes: 64 << 10,
@@ -78,6 +89,7 @@ where
 {
     let slots = Arc::new(Semaphore::new(limits.connections));
     let per_ip = PerIp::default();
+    let handshakes = Handshakes::new(limits.handshakes);
     let mut connections = JoinSet::new();
     loop {
         // Connections that have ended are reaped here, so that the set holds the open ones only.
@@ -99,13 +111,29 @@ where
                 }
             }
         };
-        let Some(share) = per_ip.take(peer, limits.connections_per_ip) else {
+        let Some(share) = per_ip.take(&peer, limits.connections_per_ip) else {
             debug!(%peer, limit = limits.connections_per_ip, "too many connections from one address, closing this one");
             continue;
         };
-        let connection = connection(stream, peer, handler.clone(), limits.clone(), stop.clone());
+        let (handler, limits, stop) = (handler.clone(), limits.clone(), stop.clone());
+        let (tls, handshakes) = (listener.tls().cloned(), handshakes.clone());
         connections.spawn(async move {
-            connection.await;
+            // Below TLS, so that what counts is what the peer takes.
+            let stream = stall::Impatient::new(stream, limits.write_timeout);
+            match tls {
+                None => connection(stream, peer, handler, limits, stop).await,
+                Some(tls) => {
+                    let secured = handshakes.run(stream, &tls, limits.handshake_timeout);
+                    match stop.run_until_cancelled(secured).await {
+                        Some(Ok((stream, secured))) => {
+                            let peer = peer.secured(secured);
+                            connection(stream, peer, handler, limits, stop).await;
+                        }
+                        Some(Err(error)) => debug!(%peer, %error, "tls handshake failed"),
+                        None => {}
+                    }
+                }
+            }
             drop((slot, share));
         });
     }
@@ -130,30 +158,28 @@ async fn accept(
     Ok((stream, peer, slot))
 }
 
-async fn connection<H, F, B>(
-    stream: Stream,
+async fn connection<S, H, F, B>(
+    stream: S,
     peer: Peer,
     handler: H,
     limits: Limits,
     stop: CancellationToken,
 ) where
+    S: AsyncRead + AsyncWrite + Unpin,
     H: Fn(Request<Incoming>, Peer) -> F,
     F: Future<Output = Response<B>>,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let service = service_fn(|request| {
-        let answer = handler(request, peer);
+        let answer = handler(request, peer.clone());
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(limits.header_bytes)
-        .serve_connection(
-            TokioIo::new(stall::Impatient::new(stream, limits.write_timeout)),
-            service,
-        );
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let outcome = tokio::select! {
         outcome = connection.as_mut() => outcome,
@@ -201,8 +227,8 @@ struct Share(Option<(PerIp, IpAddr)>);
 
 impl PerIp {
     /// Nothing when the address has its fill. Unix sockets are not counted: who may connect is decided by the file's mode.
-    fn take(&self, peer: Peer, limit: usize) -> Option<Share> {
-        let Peer::Tcp(address) = peer else {
+    fn take(&self, peer: &Peer, limit: usize) -> Option<Share> {
+        let (Peer::Tcp(address) | Peer::Tls(address, _)) = peer else {
             return Some(Share(None));
         };
         let ip = address.ip();

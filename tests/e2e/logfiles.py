@@ -26,6 +26,7 @@ class LogFile:
     key: str
     parts: dict
     records: list  # (bytes as stored, value)
+    own_calls: list  # values of the records that traild made of what its API was asked
 
 
 def read(s3, bucket, prefix=""):
@@ -59,7 +60,14 @@ def parse(key, body):
         assert account in (None, parts["account"]), f"{key} holds an event of account {account}"
         assert value["awsRegion"] == parts["region"], f"{key} holds an event of {value['awsRegion']}"
         assert FOLDERS.get(value.get("eventCategory"), "CloudTrail") == parts["folder"], key
-    return LogFile(key, parts, records)
+    own_calls = [value for _, value in records if is_own_call(value)]
+    return LogFile(key, parts, [record for record in records if not is_own_call(record[1])], own_calls)
+
+
+def is_own_call(value):
+    """Whether traild made it of a call of its API by a test, all of which come from this machine; no sample event does."""
+    of_api = value.get("eventSource") in ("cloudtrail.amazonaws.com", "organizations.amazonaws.com")
+    return of_api and value.get("sourceIPAddress") == "127.0.0.1"
 
 
 def gunzip_one_member(key, body):

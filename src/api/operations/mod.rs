@@ -132,6 +132,18 @@ pub async fn run(target: Target<'_>, body: &[u8], call: &Call<'_>) -> Result<Vec
     }
 }
 
+/// The operation that is asked for, if it is one of AWS's: whether it is built or not.
+pub fn named(target: Target<'_>) -> Option<&'static str> {
+    let names: &[&'static str] = match target.service {
+        Service::CloudTrail => &OF_CLOUDTRAIL,
+        Service::Organizations => &[DescribeOrganization::NAME],
+    };
+    names
+        .iter()
+        .find(|name| **name == target.operation)
+        .copied()
+}
+
 async fn answer<O: Operation>(
     service: Service,
     body: &[u8],

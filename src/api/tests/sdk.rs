@@ -19,13 +19,18 @@ async fn client(api: Api) -> (Client, DropGuard) {
         .unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let stop = CancellationToken::new();
-    let handler = move |request: Request<Incoming>, peer| {
+    let handler = move |request: Request<Incoming>, peer: server::Peer| {
         let api = api.clone();
         async move {
             let (head, body) = request.into_parts();
-            let door = Door::new(api.home.account, api.home.region, auth::Options::None);
+            let door = Door::new(
+                api.home.account,
+                api.home.region,
+                auth::Options::None,
+                Vec::new(),
+            );
             let admitted = door
-                .admit(&head, peer, "cloudtrail", WallMillis::now())
+                .admit(&head, &peer, "cloudtrail", WallMillis::now())
                 .unwrap();
             let request = Request::from_parts(head, body);
             api.answer(request, &admitted.caller).await

@@ -14,9 +14,9 @@ pub(super) enum Key {
     PrincipalArn,
     PrincipalAccount,
     PrincipalType,
-    /// The access key: credentials have no other name.
+    /// The access key, as credentials have no other name; of a client certificate the name it is given.
     Username,
-    /// False: TLS ends in front of traild.
+    /// Whether the connection has TLS. False behind a proxy, where TLS ends.
     SecureTransport,
     /// Of the request's scope.
     RequestedRegion,
@@ -90,8 +90,8 @@ impl Key {
             Self::PrincipalArn => asked.principal_arn.into(),
             Self::PrincipalAccount => asked.caller.account.as_str().into(),
             Self::PrincipalType => "User".into(),
-            Self::Username => asked.caller.access_key_id.as_deref()?.into(),
-            Self::SecureTransport => "false".into(),
+            Self::Username => asked.caller.user_name()?,
+            Self::SecureTransport => asked.caller.tls.is_some().to_string().into(),
             Self::RequestedRegion => asked.caller.region.as_str().into(),
             Self::Account => asked.account.as_str().into(),
             Self::ExternalId => asked.external_id?.into(),

@@ -31,6 +31,7 @@ fn caller(name: &str, account: &str, region: &str, rights: Rights) -> Caller {
         principal: Principal::User,
         access_key_id: Some(name.into()),
         source_ip: Some("127.0.0.1".parse().unwrap()),
+        tls: None,
         rights,
     }
 }

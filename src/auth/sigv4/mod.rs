@@ -69,6 +69,9 @@ pub enum Refused {
     /// The access key, or the session token with it, is not known.
     #[error("The security token included in the request is invalid.")]
     UnknownKey,
+    /// The client's certificate is good, and no principal here.
+    #[error("The client certificate is of nobody who is known here.")]
+    UnknownCertificate,
 }
 
 impl Refused {

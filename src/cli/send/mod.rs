@@ -62,7 +62,7 @@ fn send_all(runtime: &tokio::runtime::Runtime, arguments: Arguments) -> Result<(
         .map(|path| std::fs::metadata(path).ok().map(|metadata| metadata.len()))
         .sum();
     let progress = progress(size);
-    let mut sender = Sender::new(Client::new(arguments.endpoint.endpoint), progress.clone());
+    let mut sender = Sender::new(arguments.endpoint.client(), progress.clone());
     let mut unread = 0;
     for path in &arguments.files {
         let outcome = runtime.block_on(send_file(path, &mut sender));

@@ -1,5 +1,6 @@
 //! `traild validate`: every mistake at once, in the configuration and in what it names.
 
+mod certificate;
 mod destinations;
 mod keys;
 mod summary;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use super::client::{Client, Endpoint};
 use super::{ConfigArgument, Failure, status, talk};
 use crate::aws;
+use crate::clock::WallMillis;
 use crate::config::{Config, Loaded, Mistake, Place, Source, StorageKind};
 use crate::server::{BindError, Listener};
 
@@ -83,6 +85,7 @@ async fn environment(Loaded { config, source, .. }: &Loaded) -> Findings {
     };
     check_directory("data_dir", &config.data_dir, &mut findings);
     check_listeners(config, &mut findings).await;
+    certificate::check(config, WallMillis::now(), &mut findings);
     check_inputs(config, &mut findings);
     let sdk = aws::sdk_config(config).await;
     keys::check(config, &sdk, &mut findings).await;
@@ -189,16 +192,20 @@ fn note_listener(
 
 /// Says so when the configured addresses answer as a traild does.
 async fn running_traild(config: &Config) -> Option<String> {
-    let endpoint = |address: SocketAddr| Endpoint::Tcp {
-        authority: aws::reachable(address).to_string(),
+    let at = |address: SocketAddr| {
+        let authority = aws::reachable(address).to_string();
+        Client::new(Endpoint::Tcp { authority })
     };
-    if let Ok((_, status)) = status::fetch(endpoint(config.listen.api)).await {
+    // With TLS its certificate need not be for this address.
+    if config.listen.tls.is_none()
+        && let Ok((_, status)) = status::fetch(at(config.listen.api)).await
+    {
         return Some(format!(
             "and a traild {} of account {} answers there",
             status.version, status.account_id
         ));
     }
-    let metrics = Client::new(endpoint(config.listen.ops))
+    let metrics = at(config.listen.ops)
         .get("/metrics", Duration::from_secs(2))
         .await
         .ok()?;

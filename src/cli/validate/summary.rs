@@ -25,7 +25,13 @@ pub fn of(Loaded { config, source, .. }: &Loaded) -> String {
         .as_ref()
         .map(|path| format!(" and unix:{}", path.display()))
         .unwrap_or_default();
-    line(format!("api       http://{}{unix}", config.listen.api));
+    let (scheme, certificates) = match &config.listen.tls {
+        None => ("http", ""),
+        Some(tls) if tls.client_ca_file.is_none() => ("https", ""),
+        Some(_) => ("https", ", for clients with a certificate"),
+    };
+    let api = config.listen.api;
+    line(format!("api       {scheme}://{api}{unix}{certificates}"));
     line(match &config.auth.requests {
         Options::None => "auth      none: nobody is asked who they are".to_owned(),
         Options::SigV4(credentials) => {
