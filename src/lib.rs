@@ -17,7 +17,8 @@
 //!                                                  │                Sealed, Settled ▼
 //!                                                  │                       wal: ledger ─► pump ─► deliver::sns, a leg each ──► SNS
 //!                                                  ├───────────────► pump ─► deliver::logs, a leg each ──► CloudWatch Logs
-//!                                                  └───────────────► pump ─► deliver::bus, a leg each ───► EventBridge
+//!                                                  ├───────────────► pump ─► deliver::bus, a leg each ───► EventBridge
+//!                                                  └───────────────► pump ─► history ──► files of a day each ◄── LookupEvents
 //! ```
 //!
 //! # Exactly one object for a batch
@@ -58,9 +59,15 @@
 //!
 //! ```text
 //!  AWS CLI, SDKs ─► api ─┬─► registry      which trails and channels there are ─► daemon: the legs that run
+//!                        ├─► history       which events there were
 //!                        ├─► digest::keys  which keys have signed
 //!                        └─► ingest        what comes by channels
 //! ```
+//!
+//! # Ninety days to look up
+//!
+//! The event history is kept of what was accepted, not of what trails take. It is the one consumer that may fall far behind: its thread has the lowest priority,
+//! and when the journal is nearly full, or the disk, it is history that leaves something out ([`history`]). Nothing else asks it for anything.
 //!
 //! # Who is let in
 //!
@@ -102,6 +109,9 @@ pub mod retry;
 
 // Out.
 pub mod deliver;
+
+// What can be looked up.
+pub mod history;
 
 // What proves the files, and is delivered beside them.
 pub mod digest;

@@ -11,6 +11,7 @@ use crate::auth::Denied;
 use crate::deliver::failure::Failure;
 use crate::digest::keys::{InvalidTimeRange, KeysError};
 use crate::event::{AccountId, Region};
+use crate::history::LookupError;
 use crate::ingest::body::BodyError;
 use crate::registry::{NoRoom, NotKept, StartedTooOften, channels};
 use crate::trail::InvalidTrailName;
@@ -151,6 +152,22 @@ pub enum Error {
     #[error("a trail or channel has at most {most} tags, this would make {would_be}")]
     TagsLimitExceeded { most: usize, would_be: usize },
 
+    // Of the event history.
+    #[error("{0}")]
+    InvalidLookupAttributes(String),
+    #[error("{0}")]
+    InvalidLookupTimes(&'static str),
+    #[error("MaxResults is {0}; it is 1 to 50")]
+    InvalidMaxResults(i64),
+    #[error(transparent)]
+    InvalidNextToken(ForeignToken),
+    #[error(
+        "EventCategory '{0}' is none that is looked up: 'insight' is, and without one management events are"
+    )]
+    InvalidEventCategory(String),
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+
     // Of what a trail delivers to.
     #[error("S3 bucket {0} does not exist!")]
     S3BucketDoesNotExist(String),
@@ -251,6 +268,12 @@ impl Error {
             }
             Self::InvalidTagParameter(_) => "InvalidTagParameterException",
             Self::TagsLimitExceeded { .. } => "TagsLimitExceededException",
+            Self::InvalidLookupAttributes(_) => "InvalidLookupAttributesException",
+            Self::InvalidLookupTimes(_) => "InvalidTimeRangeException",
+            Self::InvalidMaxResults(_) => "InvalidMaxResultsException",
+            Self::InvalidNextToken(_) => "InvalidNextTokenException",
+            Self::InvalidEventCategory(_) => "InvalidEventCategoryException",
+            Self::Lookup(LookupError::Off) => "UnsupportedOperationException",
             Self::S3BucketDoesNotExist(_) => "S3BucketDoesNotExistException",
             Self::InsufficientS3BucketPolicy { .. } => "InsufficientS3BucketPolicyException",
             Self::KmsKeyNotFound { .. } => "KmsKeyNotFoundException",
@@ -263,7 +286,9 @@ impl Error {
             }
             // Clients try again by themselves.
             Self::Unchecked { .. } => "ServiceUnavailableException",
-            Self::Keys(_) | Self::Answer(_) | Self::NotKept(_) => "InternalFailure",
+            Self::Keys(_) | Self::Answer(_) | Self::NotKept(_) | Self::Lookup(_) => {
+                "InternalFailure"
+            }
         }
     }
 
@@ -284,7 +309,10 @@ impl Error {
 
     /// Whether traild is at fault, and not the caller.
     pub fn is_ours(&self) -> bool {
-        matches!(self, Self::Keys(_) | Self::Answer(_) | Self::NotKept(_))
+        match self {
+            Self::Lookup(error) => !matches!(error, LookupError::Off),
+            _ => matches!(self, Self::Keys(_) | Self::Answer(_) | Self::NotKept(_)),
+        }
     }
 }
 

@@ -51,6 +51,7 @@ use crate::clock::WallMillis;
 use crate::digest::keys::Keys;
 use crate::event::refusal::shown;
 use crate::event::{AccountId, Region};
+use crate::history::History;
 use crate::ingest::body::{self, Budget, Limits};
 use crate::registry::Registry;
 use crate::telemetry;
@@ -87,6 +88,8 @@ pub struct Home {
     pub preflight: Arc<dyn Preflight>,
     /// What came by each channel last.
     pub ingestions: Ingestions,
+    /// What LookupEvents answers from.
+    pub history: History,
 }
 
 impl fmt::Debug for Home {

@@ -85,6 +85,7 @@ struct Fixture {
     trails: Vec<Trail>,
     preflight: Arc<preflight::fake::Told>,
     facts: Option<TrailFacts>,
+    history: History,
 }
 
 impl Fixture {
@@ -95,6 +96,7 @@ impl Fixture {
             trails,
             preflight: Arc::default(),
             facts: None,
+            history: History::off(),
         }
     }
 
@@ -123,6 +125,7 @@ impl Fixture {
             facts: Arc::new(move |_| facts.clone()),
             preflight: self.preflight.clone(),
             ingestions: channel::Ingestions::default(),
+            history: self.history.clone(),
         })
     }
 }

@@ -15,7 +15,9 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::auth::sigv4::Signer;
+use crate::api::protocol;
+
+use crate::auth::sigv4::{Refused, Signer};
 use crate::clock::WallMillis;
 use crate::{auth, aws};
 
@@ -70,9 +72,21 @@ pub struct Answer {
     pub body: Bytes,
 }
 
+impl Answer {
+    /// Whether the daemon lets in only who signs, and the request was not signed: its own paths and AWS's JSON services say it in their ways.
+    fn wants_signature(&self) -> bool {
+        let missing = Refused::Missing.code().as_bytes();
+        self.status == UNSIGNED
+            || self.status == StatusCode::BAD_REQUEST
+                && memchr::memmem::find(&self.body, missing).is_some()
+    }
+}
+
 pub struct Client {
     endpoint: Endpoint,
     connection: Option<SendRequest<Full<Bytes>>>,
+    /// What requests are signed for.
+    service: &'static str,
     signer: Option<Signer>,
 }
 
@@ -91,7 +105,25 @@ impl Client {
         Self {
             endpoint,
             connection: None,
+            service: auth::TRAILD,
             signer: None,
+        }
+    }
+
+    /// A client of another of the daemon's services. Its requests are signed from the first on when the environment names credentials: they may name an
+    /// account and a region also to a daemon that asks nobody who they are.
+    pub async fn of_service(endpoint: Endpoint, service: &'static str) -> Self {
+        let is_named = ["AWS_ACCESS_KEY_ID", "AWS_PROFILE"]
+            .into_iter()
+            .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
+        let signer = match is_named {
+            true => aws::signer(service).await,
+            false => None,
+        };
+        Self {
+            service,
+            signer,
+            ..Self::new(endpoint)
         }
     }
 
@@ -119,6 +151,20 @@ impl Client {
         .await
     }
 
+    /// Asks for an operation of AWS's, by its `X-Amz-Target`.
+    pub async fn operation(
+        &mut self,
+        target: &str,
+        request: &serde_json::Value,
+        patience: Duration,
+    ) -> anyhow::Result<Answer> {
+        let head = Request::post("/")
+            .header(header::CONTENT_TYPE, protocol::CONTENT_TYPE)
+            .header(protocol::TARGET, target);
+        self.request(head, request.to_string().into(), patience)
+            .await
+    }
+
     async fn request(
         &mut self,
         request: http::request::Builder,
@@ -134,10 +180,10 @@ impl Client {
             .body(())?
             .into_parts();
         let answer = self.exchange(head.clone(), &body, patience).await?;
-        if answer.status != UNSIGNED || self.signer.is_some() {
+        if !answer.wants_signature() || self.signer.is_some() {
             return Ok(answer);
         }
-        self.signer = aws::signer(auth::TRAILD).await;
+        self.signer = aws::signer(self.service).await;
         match &self.signer {
             Some(_) => self.exchange(head, &body, patience).await,
             None => Ok(answer),

@@ -7,6 +7,7 @@ mod demo;
 mod dlq;
 mod health;
 mod journal;
+mod lookup;
 mod run;
 mod send;
 mod status;
@@ -49,6 +50,8 @@ enum Command {
     Send(send::Arguments),
     /// Show what a running daemon has delivered, and what not yet
     Status(status::Arguments),
+    /// Look up recent events
+    Lookup(lookup::Arguments),
     /// Ask a running daemon whether it is well: exit 0 if it is, 1 if not
     Health(health::Arguments),
     /// Check the digests of a bucket and the log files that they vouch for
@@ -161,6 +164,7 @@ pub fn main() -> ExitCode {
         Command::Validate(arguments) => validate::run(arguments),
         Command::Send(arguments) => send::run(arguments),
         Command::Status(arguments) => status::run(arguments),
+        Command::Lookup(arguments) => lookup::run(arguments),
         Command::Health(arguments) => health::run(arguments),
         Command::Verify(arguments) => verify::run(arguments),
         Command::Wal(command) => journal::run(command),
@@ -268,6 +272,7 @@ mod tests {
             "validate",
             "send",
             "status",
+            "lookup",
             "health",
             "verify",
             "wal",

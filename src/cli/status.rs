@@ -8,7 +8,9 @@ use http::StatusCode;
 
 use super::client::{Client, Endpoint, SIGNING_HINT};
 use super::{EndpointArgument, Failure};
-use crate::telemetry::status::{DigestStatus, LastError, SinkStatus, Status, TrailStatus};
+use crate::telemetry::status::{
+    DigestStatus, HistoryStatus, LastError, SinkStatus, Status, TrailStatus,
+};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -86,6 +88,9 @@ fn table(status: &Status) -> String {
     ));
     if let Some(failure) = &journal.failure {
         line(format!("journal failed: {failure}"));
+    }
+    if let Some(history) = &status.history {
+        line(history_line(history));
     }
     if status.trails.is_empty() {
         line("no trails".into());
@@ -169,6 +174,23 @@ fn rounded_size(bytes: u64) -> String {
     }
 }
 
+fn history_line(history: &HistoryStatus) -> String {
+    let mut text = format!("event history {}", rounded_size(history.bytes));
+    if history.pending_bytes > 0 {
+        let pending = rounded_size(history.pending_bytes);
+        text.push_str(&format!(" · {pending} of the journal not in it yet"));
+    }
+    if history.skipped_bytes > 0 {
+        let skipped = rounded_size(history.skipped_bytes);
+        text.push_str(&format!(" · {skipped} of the journal left out"));
+    }
+    if history.quarantined_files > 0 {
+        let files = super::counted(history.quarantined_files, "damaged file");
+        text.push_str(&format!(" · {files} put aside"));
+    }
+    text
+}
+
 fn digest_line(trail: &str, digest: &DigestStatus) -> String {
     let until = digest.covered_until.as_deref().unwrap_or("nowhere");
     let mut text = format!("digests of {trail} reach to {until}");
@@ -248,6 +270,13 @@ mod tests {
                 durable: 77,
                 failure: None,
             },
+            history: Some(HistoryStatus {
+                events: 9,
+                pending_bytes: 2048,
+                bytes: 3 << 20,
+                skipped_bytes: 0,
+                quarantined_files: 1,
+            }),
             trails: vec![TrailStatus {
                 name: "main".into(),
                 arn: "arn:aws:cloudtrail:us-east-1:111122223333:trail/main".into(),
@@ -269,6 +298,7 @@ mod tests {
         let expected = "\
 traild 0.1.0 · account 111122223333 · us-east-1 · not ready: disk is full
 journal 77 B of 1.0 GiB · positions 0 to 77
+event history 3.0 MiB · 2.0 KiB of the journal not in it yet · 1 damaged file put aside
 
 TRAIL  SINK  DESTINATION                               DELIVERED  PENDING  OLDEST  DEAD  OBJECTS  LAST DELIVERY
 main   s3    s3://logs/p                               1200       34       12s     0     5        -

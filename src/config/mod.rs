@@ -38,6 +38,7 @@ pub struct Config {
     pub journal: Journal,
     pub delivery: Delivery,
     pub digest: Digest,
+    pub history: History,
     pub sinks: Sinks,
     pub auth: Auth,
     pub inputs: Inputs,
@@ -135,6 +136,14 @@ pub struct Digest {
     pub kms_key_id: Option<String>,
 }
 
+/// The event history, for LookupEvents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct History {
+    pub enabled: bool,
+    /// By event time.
+    pub retention: Duration,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sinks {
     /// Holds `{service}` where the event's service goes.
@@ -229,6 +238,10 @@ impl Config {
                 interval: Duration::from_secs(3600),
                 key_dir: None,
                 kms_key_id: None,
+            },
+            history: History {
+                enabled: true,
+                retention: crate::history::RETENTION,
             },
             sinks: Sinks {
                 event_bridge_source: "traild.{service}".into(),

@@ -45,6 +45,7 @@ pub(super) fn read(table: Table, place: Place, findings: &Findings) -> Config {
     let journal = read_journal(root.section("journal"), default.journal, findings);
     let delivery = read_delivery(root.section("delivery"), default.delivery);
     let digest = read_digest(root.section("digest"), default.digest);
+    let history = read_history(root.section("history"), default.history);
     let sinks = read_sinks(root.section("sinks"), default.sinks, &aws, findings);
     let auth = auth::read(root.section("auth"), default.auth, account.value, findings);
     let inputs = read_inputs(root.section("inputs"));
@@ -97,6 +98,7 @@ pub(super) fn read(table: Table, place: Place, findings: &Findings) -> Config {
         journal,
         delivery,
         digest,
+        history,
         sinks,
         auth,
         inputs,
@@ -263,6 +265,18 @@ fn read_digest(mut section: Section<'_>, default: Digest) -> Digest {
         interval: interval.value,
         key_dir: key_dir.map(|at| at.value),
         kms_key_id: kms_key.value,
+    }
+}
+
+fn read_history(mut section: Section<'_>, default: History) -> History {
+    const DAY: u64 = 86_400;
+    let retentions = Duration::from_secs(DAY)..=Duration::from_secs(3653 * DAY);
+    let enabled = section.take_or("enabled", default.enabled, truth);
+    let retention = section.take_or("retention", default.retention, duration(retentions));
+    section.close();
+    History {
+        enabled: enabled.value,
+        retention: retention.value,
     }
 }
 

@@ -56,6 +56,10 @@ stop_timeout = "10s"
 interval = "1h"
 key_dir = "keys"
 
+[history]
+enabled = true
+retention = "90d"
+
 [sinks]
 event_bridge_source = "traild.{service}"
 cloudwatch_max_event_bytes = "256KiB"
@@ -233,6 +237,9 @@ include_global_service_events = false
 [[trails]]
 name = "twin"
 s3_bucket_name = "${MISSING}"
+[history]
+retention = "90"
+days = 90
 "#;
     let mistakes = read(text).unwrap_err();
     let found: Vec<(String, &str)> = mistakes
@@ -267,6 +274,8 @@ s3_bucket_name = "${MISSING}"
             line(28, "trails[0].organization_accounts"),
             line(32, "trails[1].include_global_service_events"),
             line(35, "trails[2].s3_bucket_name"),
+            line(37, "history.retention"),
+            line(38, "history.days"),
         ]
     );
     let told: Vec<String> = mistakes.iter().map(ToString::to_string).collect();

@@ -116,6 +116,7 @@ impl Delivery {
             digests,
             journal_followers,
             ledger_followers,
+            history: self.ground.history.clone(),
             journal_max_bytes: config.journal.max_bytes,
             journal_on_full: config.journal.on_full,
             checkpoint_wanted,

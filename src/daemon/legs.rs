@@ -11,7 +11,7 @@ use super::digests::Digests;
 use super::fanout::Fanout;
 use super::stage::Stage;
 use super::status::{SinkView, TrailView};
-use super::trim::Followers;
+use super::trim::{Followers, Lasting};
 use super::{Addresses, DaemonError, trails};
 use crate::aws;
 use crate::batch;
@@ -48,6 +48,8 @@ pub struct Ground {
     pub ledger: Wal,
     pub metrics: deliver::Metrics,
     pub keys: Keys,
+    /// What holds the journal for the event history, if one is kept.
+    pub history: Option<Lasting>,
     pub digest_metrics: digest::writer::view::Metrics,
     /// What legs to S3 do with open batches when they are stopped.
     pub on_stop: watch::Receiver<OnStop>,

@@ -7,6 +7,7 @@ use super::DaemonError;
 use crate::config::Config;
 use crate::deliver::memory;
 use crate::digest::writer::{self, State};
+use crate::history;
 use crate::ingest::dedup::{Sidecars, Window};
 use crate::ledger::Replay;
 use crate::snapshot;
@@ -47,6 +48,8 @@ impl Logs {
         let digests = writer::states(&data_dir.join(DIGESTS)).map_err(unusable)?;
         let digests = digests.iter().map(State::ledger);
 
+        let seen_by_history = history::follower::place(&data_dir.join(history::DIRECTORY));
+
         let mut replay = Replay::default();
         let options = wal::Options {
             directory: data_dir.join("ledger"),
@@ -86,7 +89,10 @@ impl Logs {
             disk,
             options,
             metrics,
-            replay.highest_position().max(remembered.journal),
+            replay
+                .highest_position()
+                .max(remembered.journal)
+                .max(seen_by_history.unwrap_or_default()),
             &mut |_, frame| window.remember_frame(frame),
         )
         .map_err(|source| DaemonError::Log {
@@ -115,7 +121,7 @@ impl Logs {
 
 /// Free bytes of the disk that events may not take, so that the ledger can go on and deliveries can make room: one segment, but
 /// no more than an eighth of a small journal.
-fn disk_reserve(config: &Config) -> u64 {
+pub fn disk_reserve(config: &Config) -> u64 {
     let journal = &config.journal;
     journal
         .segment_bytes

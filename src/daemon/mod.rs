@@ -13,6 +13,7 @@
 //!   ledger/    what was sealed and delivered
 //!   cursors/   where the legs besides S3 are      dead-letters/  what destinations would not take
 //!   digests/   what chains of digests remember, and the sealed ones   keys/  what they are signed with
+//!   history/   events to look up
 //!   trails.json  the trails that callers of the API have made      channels.json  the channels
 //!   inputs.json  how far files were read      buckets/  the embedded store
 //! ```
@@ -24,6 +25,7 @@ mod clients;
 mod delivery;
 mod digests;
 mod fanout;
+mod history;
 mod keys;
 mod legs;
 mod logs;
@@ -213,6 +215,8 @@ impl Daemon {
         leg_metrics.register(registry.inner());
         let digest_metrics = digest::writer::view::Metrics::default();
         digest_metrics.register(registry.inner());
+        let history_metrics = crate::history::Metrics::default();
+        history_metrics.register(registry.inner());
 
         let (mut doors, mut legs, mut rest) = (Stage::new(), Stage::new(), Stage::new());
         let (phase, phase_seen) = watch::channel(Readiness::NotReady("starting".to_owned()));
@@ -250,6 +254,8 @@ impl Daemon {
             let directory = data_dir.join("buckets");
             rest.spawn(|stop| Box::pin(serve_store(directory, listener, stop)));
         }
+        let (history, held_for_history) =
+            history::start(config, &journal, history_metrics, &mut legs).await?;
         let (on_stop_told, on_stop) = watch::channel(OnStop::Leave);
         let ground = Ground {
             config: Arc::new(config.clone()),
@@ -259,6 +265,7 @@ impl Daemon {
             ledger: ledger.clone(),
             metrics: leg_metrics,
             keys: keys.clone(),
+            history: held_for_history,
             digest_metrics,
             on_stop,
         };
@@ -287,6 +294,7 @@ impl Daemon {
             journal: journal.clone(),
             phase: phase.subscribe(),
             views: views.clone(),
+            history: history.clone(),
         };
         let api = Api::new(api::Home {
             account: config.account_id,
@@ -307,6 +315,7 @@ impl Daemon {
             },
             preflight: Arc::new(preflight::Asking::new(config, addresses)),
             ingestions: api::channel::Ingestions::default(),
+            history,
         });
         let door = Door::new(
             config.account_id,

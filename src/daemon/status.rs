@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::watch;
 
 use super::delivery::Views;
@@ -10,9 +11,10 @@ use crate::clock::WallMillis;
 use crate::config::Config;
 use crate::deliver::view::{self, Facts, LegView, Sink};
 use crate::digest::writer::{self, view::View};
+use crate::history::{History, Metrics};
 use crate::server::ops::Readiness;
 use crate::telemetry::status::{
-    DigestStatus, JournalStatus, LastError, SinkStatus, Status, TrailStatus,
+    DigestStatus, HistoryStatus, JournalStatus, LastError, SinkStatus, Status, TrailStatus,
 };
 use crate::trail::Trail;
 use crate::wal::Wal;
@@ -77,6 +79,7 @@ pub struct Asked {
     pub journal: Wal,
     pub phase: watch::Receiver<Readiness>,
     pub views: Views,
+    pub history: History,
 }
 
 impl Asked {
@@ -99,6 +102,7 @@ impl Asked {
                 durable: self.journal.durable().0,
                 failure: self.journal.failure(),
             },
+            history: self.history.store().map(|store| history(store.metrics())),
             trails: self
                 .views
                 .borrow()
@@ -106,6 +110,17 @@ impl Asked {
                 .map(|view| trail(view, now))
                 .collect(),
         }
+    }
+}
+
+fn history(metrics: &Metrics) -> HistoryStatus {
+    let unsigned = |gauge: &Gauge| u64::try_from(gauge.get()).unwrap_or_default();
+    HistoryStatus {
+        events: metrics.events.get(),
+        pending_bytes: unsigned(&metrics.pending_bytes),
+        bytes: unsigned(&metrics.bytes),
+        skipped_bytes: metrics.skipped_bytes.get(),
+        quarantined_files: metrics.quarantined.get(),
     }
 }
 

@@ -53,12 +53,31 @@ impl Followers {
 
     /// Takes from them what is in the way.
     fn cut_to(&self, cut: Position) {
-        self.cut.send_if_modified(|before| {
-            let is_further = cut > *before;
-            *before = cut.max(*before);
-            is_further
-        });
+        raise(&self.cut, cut);
     }
+}
+
+/// A follower of the journal that stays when legs come and go: the event history.
+#[derive(Debug, Clone)]
+pub struct Lasting {
+    /// The lowest position that it still wants.
+    pub progress: watch::Receiver<Position>,
+    /// What it must let go of: all before it.
+    pub cut: watch::Sender<Position>,
+}
+
+impl Lasting {
+    fn cut_to(&self, cut: Position) {
+        raise(&self.cut, cut);
+    }
+}
+
+fn raise(told: &watch::Sender<Position>, cut: Position) {
+    told.send_if_modified(|before| {
+        let is_further = cut > *before;
+        *before = cut.max(*before);
+        is_further
+    });
 }
 
 pub struct Trimmer {
@@ -71,6 +90,8 @@ pub struct Trimmer {
     pub digests: Vec<watch::Receiver<Position>>,
     pub journal_followers: Followers,
     pub ledger_followers: Followers,
+    /// It may hold the journal until it is nearly full, whatever `journal_on_full` says: nothing is refused for it.
+    pub history: Option<Lasting>,
     pub journal_max_bytes: u64,
     pub journal_on_full: JournalOnFull,
     pub checkpoint_wanted: watch::Sender<u64>,
@@ -113,7 +134,9 @@ impl Trimmer {
     /// Whether legs were cut off.
     fn trim(&mut self) -> bool {
         let (journal, ledger) = self.held();
-        let floor = self.journal_followers.floor(journal);
+        let of_legs = self.journal_followers.floor(journal);
+        let history = self.history.as_ref();
+        let floor = history.map_or(of_legs, |it| of_legs.min(*it.progress.borrow()));
         let mut sidecars = self.sidecars.lock().unwrap_or_else(PoisonError::into_inner);
         let trimmed = sidecars.trim(&self.journal, floor);
         drop(sidecars);
@@ -129,13 +152,20 @@ impl Trimmer {
         }
         let is_full = self.journal.obstacle().is_some();
         let mut cuts = false;
-        if self.journal_on_full == JournalOnFull::CutOff {
-            let limit = self.journal_max_bytes - self.journal_max_bytes / 8;
-            let excess = excess(self.journal.bytes(), limit, is_full);
-            if let Some(cut) = cut(&self.journal.trimmable(journal), excess) {
+        let limit = self.journal_max_bytes - self.journal_max_bytes / 8;
+        let excess_bytes = excess(self.journal.bytes(), limit, is_full);
+        let held = match self.journal_on_full {
+            JournalOnFull::CutOff => journal,
+            JournalOnFull::Reject => of_legs,
+        };
+        if let Some(cut) = cut(&self.journal.trimmable(held), excess_bytes) {
+            if self.journal_on_full == JournalOnFull::CutOff {
                 self.journal_followers.cut_to(cut);
-                cuts = true;
             }
+            if let Some(history) = &self.history {
+                history.cut_to(cut);
+            }
+            cuts = true;
         }
         let limit = if is_full {
             LEDGER_BYTES

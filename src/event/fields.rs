@@ -94,7 +94,7 @@ impl<'a> Resource<'a> {
 }
 
 /// The text of a JSON value that is a string.
-pub(super) fn as_text(raw: &[u8]) -> Option<Cow<'_, str>> {
+pub fn as_text(raw: &[u8]) -> Option<Cow<'_, str>> {
     if raw.first() != Some(&b'"') {
         return None;
     }
@@ -123,7 +123,7 @@ pub(super) fn is_read_only(read_only: Option<&[u8]>, event_name: &str) -> bool {
 }
 
 /// Shows the members of `object` one after another; none when it is something else.
-fn each_member<'a>(object: &'a [u8], mut member: impl FnMut(&[u8], &'a [u8])) {
+pub fn each_member<'a>(object: &'a [u8], mut member: impl FnMut(&[u8], &'a [u8])) {
     if object.first() != Some(&b'{') {
         return;
     }
@@ -136,7 +136,7 @@ fn each_member<'a>(object: &'a [u8], mut member: impl FnMut(&[u8], &'a [u8])) {
 }
 
 /// The elements of `array`, as written; none when it is something else.
-fn elements(array: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn elements(array: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut at = match array.first() {
         Some(b'[') => json::skip_whitespace(array, 1),
         _ => array.len(),

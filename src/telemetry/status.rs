@@ -15,6 +15,9 @@ pub struct Status {
     /// The home region.
     pub region: String,
     pub journal: JournalStatus,
+    /// Nothing when none is kept.
+    #[serde(default)]
+    pub history: Option<HistoryStatus>,
     pub trails: Vec<TrailStatus>,
 }
 
@@ -29,6 +32,21 @@ pub struct JournalStatus {
     /// Why nothing more is accepted, when the journal has failed.
     #[serde(default)]
     pub failure: Option<String>,
+}
+
+/// How the event history does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HistoryStatus {
+    /// Added since the daemon was started.
+    pub events: u64,
+    /// Bytes of the journal that it has not seen.
+    pub pending_bytes: u64,
+    /// Of its files.
+    pub bytes: u64,
+    /// Bytes of the journal that could not wait for it, since the daemon was started.
+    pub skipped_bytes: u64,
+    /// Files that were found damaged, since the daemon was started.
+    pub quarantined_files: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -18,6 +18,7 @@ mod list_channels;
 mod list_public_keys;
 mod list_tags;
 mod list_trails;
+mod lookup_events;
 mod put_event_selectors;
 mod put_insight_selectors;
 mod put_resource_policy;
@@ -48,6 +49,7 @@ pub use list_channels::ListChannels;
 pub use list_public_keys::ListPublicKeys;
 pub use list_tags::ListTags;
 pub use list_trails::ListTrails;
+pub use lookup_events::LookupEvents;
 pub use put_event_selectors::PutEventSelectors;
 pub use put_insight_selectors::PutInsightSelectors;
 pub use put_resource_policy::PutResourcePolicy;
@@ -98,6 +100,9 @@ pub async fn run(target: Target<'_>, body: &[u8], call: &Call<'_>) -> Result<Vec
         }
         (CloudTrail, ListTags::NAME) => answer::<ListTags>(target.service, body, call).await,
         (CloudTrail, ListTrails::NAME) => answer::<ListTrails>(target.service, body, call).await,
+        (CloudTrail, LookupEvents::NAME) => {
+            answer::<LookupEvents>(target.service, body, call).await
+        }
         (CloudTrail, PutEventSelectors::NAME) => {
             answer::<PutEventSelectors>(target.service, body, call).await
         }

@@ -52,6 +52,10 @@ pub fn of(Loaded { config, source, .. }: &Loaded) -> String {
         config.delivery.gzip_level
     ));
     line(digests(config));
+    line(match config.history.enabled {
+        true => format!("history   {}", show_duration(config.history.retention)),
+        false => "history   none is kept".to_owned(),
+    });
     line(match config.trails.len() {
         0 => "trails    none given, the daemon's own default".to_owned(),
         count => format!("trails    {count}"),

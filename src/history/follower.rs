@@ -1,0 +1,415 @@
+//! Follows the journal into the files of history: one thread, of the lowest priority, that may fall behind.
+//!
+//! ```text
+//! journal ── chunk ──► gathered, at most GATHERED_BYTES or AT_LEAST_EVERY ── one transaction a file ──► visible
+//!                                              every SYNC_EVERY: files on the disk ──► place ──► the journal may go
+//! ```
+//!
+//! # Each event once
+//!
+//! A file tells which span of the journal it has of its day, in the transaction of its events. After a crash the journal is read again from the place, which
+//! is behind all that is certainly on the disk; an event that falls in a span of its day is there already. So neither a killed process nor a power loss
+//! loses an event or has it twice; and when a file is lost, the journal is read again as far as it goes, and what falls in no span is added.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::Bounds;
+use super::files::{Files, WriteError};
+use super::part::Given;
+use super::store::Store;
+use crate::clock::WallMillis;
+use crate::event::{Category, Record};
+use crate::pump::{Tail, TailError};
+use crate::snapshot;
+use crate::telemetry::chain;
+use crate::wal::{Chunk, Position, Wal};
+
+/// Of chunks whose events wait to be written.
+const GATHERED_BYTES: usize = 8 << 20;
+/// An event waits no longer than this, while the disk keeps up.
+const AT_LEAST_EVERY: Duration = Duration::from_millis(500);
+/// How often what was written is brought to the disk for certain.
+const SYNC_EVERY: Duration = Duration::from_secs(5);
+/// How often it looks for what has expired, and for files at rest.
+const TIDY_EVERY: Duration = Duration::from_secs(10);
+/// And no more often than this, however small the journal is.
+const SYNC_AT_MOST_EVERY: Duration = Duration::from_millis(100);
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// How often the same trouble is told.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// How history is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// By event time.
+    pub retention: Duration,
+    pub bounds: Bounds,
+}
+
+/// Below the directory of history.
+const PLACE: &str = "place";
+
+#[derive(Debug, Serialize, Deserialize)]
+struct PlaceFile {
+    /// Every position of the journal before it has been seen, and is on the disk.
+    next: u64,
+}
+
+/// The place of the last run; nothing when there is none, or when it is damaged. Then the journal is read from its start.
+pub fn place(directory: &Path) -> Option<Position> {
+    let bytes = snapshot::read(&directory.join(PLACE)).ok()??;
+    let place: PlaceFile = serde_json::from_slice(snapshot::without_sum(&bytes)?).ok()?;
+    Some(Position(place.next))
+}
+
+/// Why it cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot follow the journal")]
+pub struct FollowError(#[from] TailError);
+
+/// What writes history.
+pub struct Follower {
+    store: Arc<Store>,
+    files: Files,
+    options: Options,
+    journal: Wal,
+    tail: Tail,
+    gathered: Vec<Given>,
+    /// Of the chunks that `gathered` holds on to.
+    gathered_bytes: usize,
+    /// When the first of them came.
+    since: Option<Instant>,
+    /// All before it is in the files.
+    written: Position,
+    /// All before it is on the disk: the place.
+    synced: Position,
+    synced_at: Instant,
+    tidy_at: Instant,
+    /// After trouble: when to try again.
+    paused_until: Option<Instant>,
+    told_at: Option<Instant>,
+    progress: watch::Sender<Position>,
+    cut: watch::Receiver<Position>,
+}
+
+/// What happens next.
+enum Happened {
+    Stop,
+    Cut,
+    Read(Result<Chunk, TailError>),
+    Time,
+}
+
+/// Why it waits.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error("the disk has only {free} bytes left")]
+    NoRoom { free: u64 },
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error("cannot use the directory of history")]
+    Directory(#[source] std::io::Error),
+}
+
+impl Follower {
+    /// Goes on at the place of the last run. `cut` is the position that the journal cannot keep anything before.
+    pub fn new(
+        store: Arc<Store>,
+        journal: Wal,
+        options: Options,
+        cut: watch::Receiver<Position>,
+    ) -> Self {
+        let start = journal.start();
+        let from = match place(store.directory()) {
+            Some(place) if !store.take_lost() => place,
+            _ => start,
+        };
+        if from < start {
+            tracing::warn!(
+                from = from.0,
+                to = start.0,
+                "journal does not hold any more what the event history has not seen; it goes on after that"
+            );
+            store.metrics().skipped_bytes.inc_by(start.0 - from.0);
+        }
+        let from = from.max(start);
+        let now = Instant::now();
+        Self {
+            tail: Tail::new(&journal, from),
+            files: Files::new(store.clone()),
+            store,
+            options,
+            journal,
+            gathered: Vec::new(),
+            gathered_bytes: 0,
+            since: None,
+            written: from,
+            synced: from,
+            synced_at: now,
+            tidy_at: now + TIDY_EVERY,
+            paused_until: None,
+            told_at: None,
+            progress: watch::Sender::new(from),
+            cut,
+        }
+    }
+
+    /// The lowest position of the journal that is still wanted, also after a power loss.
+    pub fn watch_progress(&self) -> watch::Receiver<Position> {
+        self.progress.subscribe()
+    }
+
+    /// What tells it, for whoever knows better.
+    pub fn progress(&self) -> watch::Sender<Position> {
+        self.progress.clone()
+    }
+
+    /// Runs until `stop`, or until the journal is closed. Blocking: it wants a thread of its own, which `runtime` reads for.
+    pub fn run(mut self, runtime: &Handle, stop: &CancellationToken) -> Result<(), FollowError> {
+        self.tidy();
+        while !stop.is_cancelled() {
+            let happened = runtime.block_on(self.next(stop));
+            let now = Instant::now();
+            match happened {
+                Happened::Stop => break,
+                Happened::Cut => self.obey_cut(),
+                Happened::Read(chunk) => self.gather(chunk?, now),
+                Happened::Time => {}
+            }
+            if self.paused_until.is_some_and(|until| until <= now) {
+                self.paused_until = None;
+            }
+            if self.is_due(now) {
+                self.write_or_pause(now);
+            }
+            let is_due = now >= self.synced_at + SYNC_EVERY || self.holds_too_much(now);
+            if is_due || self.files.has_long_log() {
+                self.sync_or_tell(now);
+            }
+            if now >= self.tidy_at {
+                self.tidy_at = now + TIDY_EVERY;
+                self.tidy();
+            }
+            self.look_again_if_lost();
+            self.count_pending();
+        }
+        // What is not on the disk for certain is read again by the next run, and found to be there.
+        self.write_or_pause(Instant::now());
+        Ok(())
+    }
+
+    async fn next(&mut self, stop: &CancellationToken) -> Happened {
+        let has_room = self.gathered_bytes < GATHERED_BYTES && self.paused_until.is_none();
+        let mut wake = (self.synced_at + SYNC_EVERY).min(self.tidy_at);
+        if let Some(until) = self.paused_until {
+            wake = wake.min(until);
+        } else if let Some(since) = self.since {
+            wake = wake.min(since + AT_LEAST_EVERY);
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Happened::Stop,
+            Ok(()) = self.cut.changed() => Happened::Cut,
+            () = sleep_until(wake) => Happened::Time,
+            chunk = self.tail.next(), if has_room => Happened::Read(chunk),
+        }
+    }
+
+    /// Keeps what history wants of a chunk.
+    fn gather(&mut self, chunk: Chunk, now: Instant) {
+        let mut held = 0;
+        let mut kept = false;
+        let oldest = oldest_kept(self.options.retention, WallMillis::now());
+        for (position, frame) in chunk.into_frames() {
+            held += frame.len();
+            if let Some(given) = self.wanted(position, frame, oldest) {
+                self.gathered.push(given);
+                kept = true;
+            }
+        }
+        if kept {
+            self.gathered_bytes += held;
+            self.since.get_or_insert(now);
+        }
+        if self.gathered.is_empty() {
+            self.written = self.tail.position();
+        }
+    }
+
+    fn wanted(&self, position: Position, frame: Bytes, oldest: i64) -> Option<Given> {
+        // A frame that is none was told and counted by those who deliver.
+        let meta = Record::decode(&frame).ok()?.meta;
+        if !matches!(meta.category, Category::Management | Category::Insight) {
+            return None;
+        }
+        let time = meta.event_time;
+        if time < oldest {
+            self.store.metrics().expired.inc();
+            return None;
+        }
+        Some(Given {
+            position,
+            time,
+            frame,
+        })
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        let is_full = self.gathered_bytes >= GATHERED_BYTES;
+        let is_old = self
+            .since
+            .is_some_and(|since| now >= since + AT_LEAST_EVERY);
+        (is_full || is_old || self.holds_too_much(now)) && self.paused_until.is_none()
+    }
+
+    fn holds_too_much(&self, now: Instant) -> bool {
+        let held = self.tail.position().0.saturating_sub(self.synced.0);
+        held >= self.options.bounds.held_bytes && now >= self.synced_at + SYNC_AT_MOST_EVERY
+    }
+
+    fn write_or_pause(&mut self, now: Instant) {
+        if let Err(error) = self.write() {
+            self.paused_until = Some(now + RETRY_AFTER);
+            self.tell(&error, now);
+        }
+    }
+
+    fn tell(&mut self, error: &Trouble, now: Instant) {
+        if self.told_at.is_none_or(|told| now >= told + TELL_EVERY) {
+            self.told_at = Some(now);
+            tracing::error!(error = %chain(error), "event history cannot be written, will retry");
+        }
+    }
+
+    /// Writes what was gathered. After an error what was written is left out of the next attempt.
+    fn write(&mut self) -> Result<(), Trouble> {
+        if !self.gathered.is_empty() {
+            self.check_room()?;
+            self.files.write(&self.gathered)?;
+        }
+        self.gathered.clear();
+        (self.gathered_bytes, self.since, self.told_at) = (0, None, None);
+        self.written = self.tail.position();
+        Ok(())
+    }
+
+    fn check_room(&self) -> Result<(), Trouble> {
+        let disk = rustix::fs::statvfs(self.store.directory());
+        let disk = disk.map_err(|errno| Trouble::Directory(errno.into()))?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        match free < self.options.bounds.disk_reserve {
+            true => Err(Trouble::NoRoom { free }),
+            false => Ok(()),
+        }
+    }
+
+    fn sync_or_tell(&mut self, now: Instant) {
+        self.synced_at = now;
+        if let Err(error) = self.sync() {
+            self.tell(&error, now);
+        }
+    }
+
+    /// Brings all that was written to the disk, and moves the place.
+    fn sync(&mut self) -> Result<(), Trouble> {
+        if self.files.sync()? && self.written > self.synced {
+            // Names of new files are on the disk before the place is.
+            let saved = std::fs::File::open(self.store.directory())
+                .and_then(|directory| directory.sync_all())
+                .and_then(|()| self.save(self.written));
+            saved.map_err(Trouble::Directory)?;
+        }
+        Ok(())
+    }
+
+    fn save(&mut self, next: Position) -> std::io::Result<()> {
+        let json = serde_json::to_vec(&PlaceFile { next: next.0 })?;
+        let path = self.store.directory().join(PLACE);
+        snapshot::replace(&path, &snapshot::with_sum(&json))?;
+        self.synced = next;
+        self.progress.send_replace(next);
+        Ok(())
+    }
+
+    /// The journal cannot wait any longer for what is before the position that `cut` tells. What cannot be written now is left out.
+    fn obey_cut(&mut self) {
+        let upto = *self.cut.borrow_and_update();
+        if upto <= self.synced {
+            self.progress.send_replace(self.synced);
+            return;
+        }
+        let now = Instant::now();
+        self.write_or_pause(now);
+        self.sync_or_tell(now);
+        if upto <= self.synced {
+            return;
+        }
+        let from = self.written;
+        if upto > self.written {
+            self.gathered.retain(|given| given.position >= upto);
+            if self.tail.position() < upto {
+                self.tail = Tail::new(&self.journal, upto);
+            }
+            self.written = upto;
+            self.store.metrics().skipped_bytes.inc_by(upto.0 - from.0);
+            tracing::error!(
+                from = from.0,
+                to = upto.0,
+                "journal is full and cannot wait for the event history any longer: the events in between are not in it"
+            );
+        }
+        if let Err(error) = self.save(upto) {
+            tracing::warn!(%error, "the place of the event history cannot be saved");
+            self.progress.send_replace(upto);
+        }
+    }
+
+    /// Something was put aside: the journal is read again from its start, and what is in no file any more is added.
+    fn look_again_if_lost(&mut self) {
+        if !self.store.take_lost() {
+            return;
+        }
+        self.files.forget_lost();
+        self.gathered.clear();
+        (self.gathered_bytes, self.since) = (0, None);
+        let start = self.journal.start();
+        self.tail = Tail::new(&self.journal, start);
+        (self.written, self.synced) = (start, start);
+        self.progress.send_replace(start);
+        tracing::info!(
+            from = start.0,
+            "the journal is read again for the event history"
+        );
+    }
+
+    /// Removes what has expired, closes what is at rest, and makes a filter: one at a time, as the journal waits meanwhile.
+    fn tidy(&mut self) {
+        let now = WallMillis::now();
+        self.files.tidy(oldest_kept(self.options.retention, now));
+        if self.files.make_filter(now) {
+            self.tidy_at = Instant::now();
+        }
+        self.store.measure();
+    }
+
+    fn count_pending(&self) {
+        let behind = self.journal.durable().0.saturating_sub(self.written.0);
+        let behind = i64::try_from(behind).unwrap_or(i64::MAX);
+        self.store.metrics().pending_bytes.set(behind);
+    }
+}
+
+/// The second of the oldest events that are kept, since 1970.
+pub fn oldest_kept(retention: Duration, now: WallMillis) -> i64 {
+    let retention = i64::try_from(retention.as_secs()).unwrap_or(i64::MAX);
+    now.unix_seconds().saturating_sub(retention)
+}

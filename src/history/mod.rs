@@ -1,0 +1,220 @@
+//! Event history: management events and Insight events of the last ninety days, by account and region, for LookupEvents.
+//!
+//! Another consumer of the journal, which knows nothing of trails and deliveries: every event is in it, whether a trail selects it or not. It is kept in
+//! SQLite files of one day each ([`part`]), which one thread writes ([`follower`]) and lookups read ([`store`]). History can be made again from what the
+//! journal still holds, and nothing else depends on it: a damaged file is put aside, and trouble with the disk makes it late, never the daemon.
+//!
+//! ```text
+//!  attribute   what an event can be looked up by      resources   what it names, by service
+//!  key         what postings are kept by              filter      which files need not be opened
+//!  part        one file                               files       those that are written
+//!  store       all of them, and lookups               follower    from the journal into the files
+//! ```
+
+pub mod attribute;
+pub mod files;
+pub mod filter;
+pub mod follower;
+pub mod key;
+pub mod metrics;
+pub mod part;
+pub mod resources;
+pub mod store;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::task::JoinError;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::WallMillis;
+use crate::telemetry::chain;
+use crate::wal::{Position, Wal};
+
+pub use attribute::{Attribute, Facts};
+pub use follower::{FollowError, Follower, Options};
+pub use key::Scope;
+pub use metrics::Metrics;
+pub use store::{Page, Place, Query, Store};
+
+/// Below `data_dir`.
+pub const DIRECTORY: &str = "history";
+
+/// Lookups that run at the same time; others wait.
+const LOOKUPS: usize = 4;
+
+/// Why a lookup has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum LookupError {
+    #[error("there is no event history for LookupEvents: history.enabled is false")]
+    Off,
+    #[error("event history could not be opened when the daemon was started")]
+    Unavailable,
+    #[error(transparent)]
+    Store(#[from] store::LookupError),
+    #[error("the lookup has stopped")]
+    Task(#[from] JoinError),
+}
+
+/// What history may take from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Bytes of the disk that it leaves free.
+    pub disk_reserve: u64,
+    /// Bytes of the journal after which it brings to the disk what it has.
+    pub held_bytes: u64,
+}
+
+/// Answers lookups. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct History {
+    kept: Kept,
+    retention: Duration,
+    permits: Arc<Semaphore>,
+}
+
+#[derive(Debug, Clone)]
+enum Kept {
+    Off,
+    Unavailable,
+    In(Arc<Store>),
+}
+
+impl History {
+    fn new(kept: Kept, retention: Duration) -> Self {
+        Self {
+            kept,
+            retention,
+            permits: Arc::new(Semaphore::new(LOOKUPS)),
+        }
+    }
+
+    /// None is kept.
+    pub fn off() -> Self {
+        Self::new(Kept::Off, RETENTION)
+    }
+
+    /// Opens the history in `directory`. What is damaged in it is put aside; if it cannot be used at all, that is told, and lookups say so. Blocking.
+    pub fn open(directory: &Path, journal: &Wal, retention: Duration, metrics: Metrics) -> Self {
+        match Store::open(directory, journal.durable(), metrics) {
+            Ok(store) => Self::of(Arc::new(store), retention),
+            Err(error) => {
+                tracing::error!(
+                    directory = %directory.display(), %error,
+                    "event history cannot be opened: events are accepted and delivered, but cannot be looked up until traild is started again"
+                );
+                Self::new(Kept::Unavailable, retention)
+            }
+        }
+    }
+
+    /// What is in a store and not older than `retention`.
+    pub fn of(store: Arc<Store>, retention: Duration) -> Self {
+        Self::new(Kept::In(store), retention)
+    }
+
+    /// What there is, if there is any.
+    pub fn store(&self) -> Option<&Store> {
+        match &self.kept {
+            Kept::Off | Kept::Unavailable => None,
+            Kept::In(store) => Some(store),
+        }
+    }
+
+    /// What is to follow the journal into it, if there is any.
+    pub fn follower(
+        &self,
+        journal: &Wal,
+        bounds: Bounds,
+        cut: watch::Receiver<Position>,
+    ) -> Option<Follower> {
+        let Kept::In(store) = &self.kept else {
+            return None;
+        };
+        let options = Options {
+            retention: self.retention,
+            bounds,
+        };
+        Some(Follower::new(store.clone(), journal.clone(), options, cut))
+    }
+
+    /// The newest events that are asked for.
+    pub async fn lookup(&self, mut query: Query) -> Result<Page, LookupError> {
+        let store = match &self.kept {
+            Kept::Off => return Err(LookupError::Off),
+            Kept::Unavailable => return Err(LookupError::Unavailable),
+            Kept::In(store) => store.clone(),
+        };
+        // Files go by the day, events by the second.
+        let oldest = follower::oldest_kept(self.retention, WallMillis::now());
+        query.times.0 = query.times.0.max(oldest);
+        let permits = self.permits.clone();
+        let permit = permits.acquire_owned().await;
+        let started = std::time::Instant::now();
+        let page = tokio::task::spawn_blocking(move || {
+            let page = store.lookup(&query);
+            drop(permit);
+            let took = started.elapsed().as_secs_f64();
+            store.metrics().lookup_seconds.observe(took);
+            page
+        });
+        Ok(page.await??)
+    }
+}
+
+/// What a follower has to end when it is stopped.
+const GRACE: Duration = Duration::from_millis(300);
+
+/// Runs a follower on a thread of its own, until `stop`. It ends before only if the journal does.
+pub async fn follow(follower: Follower, stop: CancellationToken) {
+    let runtime = tokio::runtime::Handle::current();
+    let progress = follower.progress();
+    let (done, ended) = oneshot::channel();
+    let stopped = stop.clone();
+    let thread = std::thread::Builder::new().name("history".to_owned());
+    let spawned = thread.spawn(move || {
+        yield_to_others();
+        // Nobody may be there any more.
+        let _ = done.send(follower.run(&runtime, &stop));
+    });
+    if let Err(error) = spawned {
+        tracing::error!(%error, "the thread of the event history cannot be started");
+    }
+    let late = async {
+        stopped.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    let outcome = tokio::select! {
+        outcome = ended => outcome,
+        // It may wait long for a processor. What it does not finish is as after a crash: the next run does it.
+        () = late => return,
+    };
+    match outcome {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => {
+            tracing::error!(error = %chain(&error), "the event history has stopped until traild is started again");
+        }
+        Err(_) => {
+            tracing::error!("the event history's thread has ended until traild is started again");
+        }
+    }
+    // Events go on being accepted and delivered: it does not hold the journal any more.
+    progress.send_replace(Position(u64::MAX));
+    stopped.cancelled().await;
+}
+
+/// The thread gets what processors the others leave. On Linux a priority is a thread's own; elsewhere it would be the whole process's.
+fn yield_to_others() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, 19) {
+        tracing::debug!(%error, "the priority of the event history's thread cannot be lowered");
+    }
+}
+
+/// By default: as long as AWS keeps it.
+pub const RETENTION: Duration = Duration::from_secs(90 * 86_400);
+
+#[cfg(test)]
+mod tests;
