@@ -139,3 +139,14 @@ def test_the_daemon_takes_the_configuration_of_the_variables(name, traild_bin, t
     assert code == 0, err + out
     listens = {port["containerPort"] for port in container.get("portMappings", [])}
     assert env.get("TRAILD__LISTEN__API", "127.0.0.1:4580").endswith(f":{max(listens, default=4580)}")
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_health_check_is_the_programs_own(name, traild_bin, daemon):
+    kind, program, *arguments = traild_in(TASKS[name])["healthCheck"]["command"]
+    assert (kind, program) == ("CMD", "/usr/bin/traild"), "the image has no shell"
+    endpoint = ["--endpoint", f"http://127.0.0.1:{daemon.ops_port}"]
+    code, out, err = run_cli(traild_bin, *arguments, *endpoint)
+    assert code == 0, err
+    daemon.kill()
+    assert run_cli(traild_bin, *arguments, *endpoint)[0] == 1

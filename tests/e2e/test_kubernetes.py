@@ -6,16 +6,20 @@ files where the pod has them.
 
 import base64
 import functools
+import http.client
 import http.server
 import json
 import os
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 import tempfile
 import threading
 import tomllib
+import uuid
+from datetime import datetime, timezone
 from pathlib import Path
 
 import jsonschema
@@ -424,6 +428,13 @@ def test_the_notes_say_what_the_values_lead_to(tools, tmp_path):
     assert "whoever the network lets in" in notes(VARIANTS["anonymous"])
 
 
+def test_the_pod_and_the_task_are_what_the_image_is_made_for(render):
+    dockerfile = (DEPLOY / "container" / "Dockerfile").read_text()
+    context = pod_of(rendered(render, {}))["spec"]["securityContext"]
+    assert f"\nUSER {context['runAsUser']}:{context['runAsGroup']}\n" in dockerfile
+    assert '\nENTRYPOINT ["/usr/bin/traild"]\n' in dockerfile, "the manifests give arguments, and ECS's health check names the program"
+
+
 def test_the_chart_is_of_this_version():
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     [version] = re.findall(r'^version = "(.+)"', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)
@@ -644,10 +655,10 @@ def secret(value):
     return base64.b64encode(value.encode()).decode()
 
 
-@pytest.mark.parametrize("variant", [variant for variant in VARIANTS if variant != "mTLS"])
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_the_daemon_finds_no_mistake_in_the_rendered_configuration(render, traild_bin, tmp_path, variant):
     manifests = rendered(render, VARIANTS[variant])
-    pod = Pod(manifests, tmp_path / "pod", {"others": {"secret": secret("another")}})
+    pod = Pod(manifests, tmp_path / "pod", {"others": {"secret": secret("another")}, "api-tls": certificates(tmp_path / "certificates")})
     code, out, err = run_cli(traild_bin, "validate", "--offline", "--config", pod.config, env=pod.env())
     assert code == 0, err + out + pod.config.read_text()
 
@@ -757,3 +768,53 @@ def hand_over(volume, group):
 def handed_over(volume, group):
     root = volume.stat()
     return root.st_gid == group and root.st_mode & 0o2770 == 0o2770
+
+
+def test_the_api_servers_webhook_is_let_in_by_its_certificate_and_may_do_nothing_else(render, make_daemon, tmp_path):
+    """The daemon with the chart's configuration, asked as webhook.yaml says."""
+    manifests = rendered(render, audit_file("values.yaml"))
+    made = tmp_path / "certificates"
+    pod = Pod(manifests, tmp_path / "pod", {"traild-tls": certificates(made)})
+    daemon = make_daemon()
+    config = tomllib.loads(pod.config.read_text())
+    config["listen"] |= daemon.config["listen"]
+    config["storage"]["listen"] = daemon.config["storage"]["listen"]
+    daemon.write_config(config | {"data_dir": str(daemon.data_dir)})
+    daemon.start()
+
+    webhook = audit_file("webhook.yaml")
+    cluster, user = webhook["clusters"][0]["cluster"], webhook["users"][0]["user"]
+    here = {path: made / path.rpartition("/")[2] for path in [cluster["certificate-authority"], *user.values()]}
+    context = ssl.create_default_context(cafile=here[cluster["certificate-authority"]])
+    path = "/v1/" + cluster["server"].partition("/v1/")[2]
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    event = {
+        "level": "Metadata",
+        "auditID": str(uuid.uuid4()),
+        "stage": "ResponseComplete",
+        "requestURI": "/api/v1/namespaces/shop/secrets/db",
+        "verb": "get",
+        "user": {"username": "jane", "groups": ["system:authenticated"]},
+        "sourceIPs": ["198.51.100.23"],
+        "objectRef": {"resource": "secrets", "namespace": "shop", "name": "db", "apiVersion": "v1"},
+        "responseStatus": {"metadata": {}, "code": 200},
+        "requestReceivedTimestamp": now,
+        "stageTimestamp": now,
+    }
+    batch = json.dumps({"kind": "EventList", "apiVersion": "audit.k8s.io/v1", "metadata": {}, "items": [event]})
+
+    def post(to, body):
+        connection = http.client.HTTPSConnection(cluster["tls-server-name"], daemon.api_port, context=context, timeout=10)
+        plain = socket.create_connection(("127.0.0.1", daemon.api_port), timeout=10)
+        connection.sock = context.wrap_socket(plain, server_hostname=cluster["tls-server-name"])
+        connection.request("POST", to, body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+
+    with pytest.raises((ssl.SSLError, OSError)):
+        post(path, batch)
+    context.load_cert_chain(here[user["client-certificate"]], here[user["client-key"]])
+    status, answer = post(path, batch)
+    assert (status, answer["accepted"], answer["rejected"]) == (200, 1, []), answer
+    status, answer = post("/v1/events", b'{"eventTime":"2026-05-01T00:19:01Z","eventSource":"a.example.com","eventName":"B"}')
+    assert status == 403, answer
