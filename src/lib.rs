@@ -87,7 +87,8 @@
 //!
 //! Decisions are plain functions of values; disks, clocks and networks are at the rim. Arrows point down this list, never up.
 
-// The ground: time, small files, what operators see.
+// The ground: time, small files, threads that give way, what operators see.
+pub mod background;
 pub mod clock;
 pub mod snapshot;
 pub mod telemetry;

@@ -7,9 +7,55 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use traild::auth::SecretKey;
+use traild::auth::sigv4::Signer;
 
 /// `/proc/<pid>/stat` counts in ticks of 1/100 s on every Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
+
+/// What may be had besides delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extras {
+    pub history: bool,
+    pub sigv4: bool,
+}
+
+impl Extras {
+    pub const NONE: Self = Self {
+        history: false,
+        sigv4: false,
+    };
+
+    /// For the requests to a daemon with them.
+    pub fn signer(self) -> Option<Signer> {
+        self.sigv4.then(|| Signer {
+            access_key_id: "AKIDBENCH".to_owned(),
+            secret: SecretKey::new(SECRET.to_owned()),
+            session_token: None,
+            region: "us-east-1".parse().expect("region: a valid one"),
+            service: traild::auth::TRAILD,
+        })
+    }
+
+    /// The benchmark's events are of several accounts, so that the credential needs a policy that lets it write for all.
+    fn config(self, home: &Path) -> Result<String> {
+        let mut config = format!("[history]\nenabled = {}\n", self.history);
+        if self.sigv4 {
+            let policy = home.join("policy.json");
+            std::fs::write(
+                &policy,
+                r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"traild:PutEvents","Resource":"arn:aws:traild:*:*:events"}}"#,
+            )?;
+            config += &format!(
+                "[auth]\nmode = \"sigv4\"\n[[auth.credentials]]\naccess_key_id = \"AKIDBENCH\"\nsecret_access_key = \"{SECRET}\"\npolicy_file = \"{}\"\n",
+                policy.display()
+            );
+        }
+        Ok(config)
+    }
+}
+
+const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 
 pub struct Daemon {
     child: Child,
@@ -21,7 +67,7 @@ pub struct Daemon {
 
 impl Daemon {
     /// Starts on an empty folder, with one trail for every account and region.
-    pub fn start(home: &Path, sink: SocketAddr, max_age: &str) -> Result<Self> {
+    pub fn start(home: &Path, sink: SocketAddr, max_age: &str, extras: Extras) -> Result<Self> {
         if home.exists() {
             std::fs::remove_dir_all(home)
                 .with_context(|| format!("cannot empty {}", home.display()))?;
@@ -54,8 +100,9 @@ is_multi_region_trail = true
 is_organization_trail = true
 organization_id = "o-exampleorgid"
 organization_accounts = ["*"]
-"#,
-                data.display()
+{}"#,
+                data.display(),
+                extras.config(home)?
             ),
         )?;
         let log = std::fs::File::create(home.join("log"))?;

@@ -6,6 +6,38 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use traild::auth::sigv4::Signer;
+use traild::clock::WallMillis;
+
+/// A body with the head that it is posted behind, made before the clock runs.
+pub struct Post<'a> {
+    head: Vec<u8>,
+    body: &'a [u8],
+}
+
+/// The requests that carry `bodies`, signed if there is whom to sign for; a signature is good for fifteen minutes.
+pub fn prepare<'a>(bodies: &'a [Vec<u8>], signer: Option<&Signer>) -> Result<Vec<Post<'a>>> {
+    let one = |body: &'a Vec<u8>| {
+        let request = http::Request::post("/v1/events")
+            .header("host", "bench")
+            .header("content-type", "application/x-ndjson")
+            .header("content-length", body.len());
+        let (mut parts, ()) = request.body(())?.into_parts();
+        if let Some(signer) = signer {
+            signer.sign(&mut parts, body, WallMillis::now())?;
+        }
+        let mut head = b"POST /v1/events HTTP/1.1\r\n".to_vec();
+        for (name, value) in &parts.headers {
+            head.extend_from_slice(name.as_str().as_bytes());
+            head.extend_from_slice(b": ");
+            head.extend_from_slice(value.as_bytes());
+            head.extend_from_slice(b"\r\n");
+        }
+        head.extend_from_slice(b"\r\n");
+        Ok(Post { head, body })
+    };
+    bodies.iter().map(one).collect()
+}
 
 pub struct Outcome {
     /// From the first post to the last answer.
@@ -24,10 +56,10 @@ pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)]
 }
 
-/// Posts each body once, over all connections together; every event must be accepted.
+/// Posts each of `posts` once, over all connections together; every event must be accepted.
 pub fn post(
     to: SocketAddr,
-    bodies: &[Vec<u8>],
+    posts: &[Post<'_>],
     connections: usize,
     bodies_per_second: Option<f64>,
 ) -> Result<Outcome> {
@@ -38,7 +70,7 @@ pub fn post(
         let mut latencies = Vec::new();
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
-            let Some(body) = bodies.get(number) else {
+            let Some(post) = posts.get(number) else {
                 return Ok(latencies);
             };
             let mut due = Instant::now();
@@ -46,7 +78,7 @@ pub fn post(
                 due = began + Duration::from_secs_f64(number as f64 / rate);
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
             }
-            connection.post(body)?;
+            connection.post(post)?;
             latencies.push(due.elapsed());
         }
     };
@@ -79,12 +111,9 @@ impl Connection {
         })
     }
 
-    fn post(&mut self, body: &[u8]) -> Result<()> {
-        let head = format!(
-            "POST /v1/events HTTP/1.1\r\nHost: bench\r\nContent-Type: application/x-ndjson\r\nContent-Length: {}\r\n\r\n",
-            body.len()
-        );
-        self.writer.write_all(head.as_bytes())?;
+    fn post(&mut self, post: &Post<'_>) -> Result<()> {
+        let Post { head, body } = post;
+        self.writer.write_all(head)?;
         self.writer.write_all(body)?;
         let mut status = String::new();
         self.reader.read_line(&mut status)?;

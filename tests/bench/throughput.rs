@@ -4,6 +4,7 @@
 //! cargo bench --bench throughput                     three turns of 200,000 events: a few minutes
 //! cargo bench --bench throughput -- --full           five turns of 1,000,000
 //! cargo bench --bench throughput -- --pairs 10000    many open batches: the peak of memory is what counts
+//! cargo bench --bench throughput -- --extras         what event history and SigV4 cost: without, with each, with both
 //! ```
 //!
 //! Each turn measures the daemon and then, on the same bytes and the same disk, bare libdeflate at the same level and bare
@@ -18,13 +19,14 @@ mod sink;
 mod work;
 
 use std::collections::HashSet;
+use std::fmt::{self, Display};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
-use daemon::Daemon;
+use daemon::{Daemon, Extras};
 use sink::Sink;
 use work::Work;
 
@@ -41,6 +43,9 @@ struct Args {
     /// Five turns of a million events
     #[arg(long)]
     full: bool,
+    /// Without event history and SigV4, with each, and with both, in turn
+    #[arg(long)]
+    extras: bool,
     /// Account × region pairs; a square number
     #[arg(long, default_value_t = 16)]
     pairs: usize,
@@ -108,17 +113,13 @@ fn main() -> Result<()> {
         args.connections,
         args.seed
     );
+    if args.extras {
+        return extras(&args, &home, &full, &half);
+    }
     let mut turns = Vec::new();
     for number in 1..=args.turns {
-        let turn = turn(&args, &home, &full, &half)?;
-        println!(
-            "turn {number}: {:.0} accepted/s, {:.0} delivered/s, {:.2} CPU s/GB against {:.2}, peak {:.0} MiB",
-            turn.accepted_per_second,
-            turn.delivered_per_second,
-            turn.cpu_per_gb,
-            turn.deflate_per_gb,
-            turn.peak_mib
-        );
+        let turn = turn(&args, &home, &full, &half, Extras::NONE)?;
+        println!("turn {number}: {turn}");
         turns.push(turn);
     }
     let gzip = floor::gzip_bytes(&full)? as f64;
@@ -126,14 +127,56 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn turn(args: &Args, home: &Path, full: &Work, half: &Work) -> Result<Turn> {
+type Figure = fn(&Turn) -> f64;
+
+/// What the extras cost, each held against none in the same turn.
+fn extras(args: &Args, home: &Path, full: &Work, half: &Work) -> Result<()> {
+    let all = [
+        ("none", false, false),
+        ("history", true, false),
+        ("SigV4", false, true),
+        ("history and SigV4", true, true),
+    ];
+    let mut columns: [Vec<Turn>; 4] = Default::default();
+    for number in 1..=args.turns {
+        for (column, (name, history, sigv4)) in columns.iter_mut().zip(all) {
+            let turn = turn(args, home, full, half, Extras { history, sigv4 })?;
+            println!("turn {number}, {name}: {turn}");
+            column.push(turn);
+        }
+    }
+    let figures: [(&str, Figure); 5] = [
+        ("accepted/s", |turn| turn.accepted_per_second),
+        ("delivered/s", |turn| turn.delivered_per_second),
+        ("CPU s/GB", |turn| turn.cpu_per_gb),
+        ("p99 at half load, ms", |turn| turn.half_p99_ms),
+        ("peak MiB", |turn| turn.peak_mib),
+    ];
+    println!("\nmedians, and of the ratios to none in the same turn");
+    for (column, (name, ..)) in columns.iter().zip(all) {
+        print!("{name:<20}");
+        for (figure, of) in figures {
+            let value = median(column.iter().map(of));
+            let ratios = column.iter().zip(&columns[0]);
+            let ratio = median(ratios.map(|(turn, none)| of(turn) / of(none)));
+            print!("  {figure} {value:.1} ({ratio:.2})");
+        }
+        println!();
+    }
+    Ok(())
+}
+
+fn turn(args: &Args, home: &Path, full: &Work, half: &Work, extras: Extras) -> Result<Turn> {
     let sink = Sink::start()?;
-    let mut daemon = Daemon::start(&home.join("daemon"), sink.address, &args.max_age)?;
+    let home_of_daemon = home.join("daemon");
+    let mut daemon = Daemon::start(&home_of_daemon, sink.address, &args.max_age, extras)?;
+    let signer = extras.signer();
     let patience = Duration::from_secs(900);
 
+    let posts = load::prepare(&full.bodies, signer.as_ref())?;
     let cpu_before = daemon.cpu_seconds()?;
     let began = Instant::now();
-    let at_full = load::post(daemon.api, &full.bodies, args.connections, None)?;
+    let at_full = load::post(daemon.api, &posts, args.connections, None)?;
     daemon.wait_delivered(full.events.len() as u64, patience)?;
     let delivered_after = began.elapsed();
     let cpu = daemon.cpu_seconds()? - cpu_before;
@@ -144,7 +187,8 @@ fn turn(args: &Args, home: &Path, full: &Work, half: &Work) -> Result<Turn> {
     let per_second = |took: Duration| full.events.len() as f64 / took.as_secs_f64();
     // The peak load is what is delivered, not the burst that the journal can swallow ahead of it.
     let rate = per_second(delivered_after) / 2.0 / args.events_per_body as f64;
-    let at_half = load::post(daemon.api, &half.bodies, args.connections, Some(rate))?;
+    let posts = load::prepare(&half.bodies, signer.as_ref())?;
+    let at_half = load::post(daemon.api, &posts, args.connections, Some(rate))?;
     daemon.wait_delivered((full.events.len() + half.events.len()) as u64, patience)?;
     verify(&sink.take(), half.events.len())?;
     let ready_ms = milliseconds(daemon.ready_after);
@@ -169,6 +213,27 @@ fn turn(args: &Args, home: &Path, full: &Work, half: &Work) -> Result<Turn> {
         objects: files.len() as f64,
         object_bytes: files.iter().map(|(_, bytes)| bytes.len() as f64).sum(),
     })
+}
+
+impl Display for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:.0} accepted/s, {:.0} delivered/s, {:.2} CPU s/GB against {:.2}, p99 at half load {:.1} ms, peak {:.0} MiB",
+            self.accepted_per_second,
+            self.delivered_per_second,
+            self.cpu_per_gb,
+            self.deflate_per_gb,
+            self.half_p99_ms,
+            self.peak_mib
+        )
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// Every event in exactly one log file.
@@ -204,16 +269,9 @@ fn verify(files: &[(String, bytes::Bytes)], events: usize) -> Result<()> {
 }
 
 fn report(turns: &[Turn], bytes: f64, gzip: f64) {
-    let median = |figure: fn(&Turn) -> f64| {
-        let mut values: Vec<f64> = turns.iter().map(figure).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
-    let ratio = |of: fn(&Turn) -> f64, to: fn(&Turn) -> f64| {
-        let mut values: Vec<f64> = turns.iter().map(|turn| of(turn) / to(turn)).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
+    let median = |figure: Figure| median(turns.iter().map(figure));
+    let ratio =
+        |of: Figure, to: Figure| crate::median(turns.iter().map(|turn| of(turn) / to(turn)));
     let row = |name: &str, value: String, held_against: String, ratio: String, target: &str| {
         println!("{name:<42}{value:>14}{held_against:>26}{ratio:>8}  {target}");
     };

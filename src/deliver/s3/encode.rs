@@ -13,6 +13,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::background;
+use crate::batch::Positions;
 use crate::deliver::failure::Failure;
 use crate::event::Record;
 use crate::ledger::SealedBatch;
@@ -95,31 +97,12 @@ pub(super) async fn encode(
         let (json_bytes, positions) = (batch.json_bytes, batch.positions.clone());
         tokio::task::spawn_blocking(move || {
             let _processor = processor;
-            let mut builder = Builder::with_capacity(usize::try_from(json_bytes).unwrap_or(0));
-            let mut lost = 0;
-            journal.reader().read_each(
-                &mut positions.iter(),
-                &mut |position, frame| match frame
-                    .map_err(|error| error.to_string())
-                    .and_then(|frame| Record::decode(frame).map_err(|error| error.to_string()))
-                {
-                    Ok(record) => builder.push(record.json, record.meta.event_time),
-                    Err(error) => {
-                        tracing::error!(
-                            position = position.0,
-                            error,
-                            "event cannot be read back from the journal"
-                        );
-                        lost += 1;
-                    }
-                },
-            )?;
-            let file = (!builder.is_empty()).then(|| builder.finish(&encoding.compressors));
-            Ok::<_, ReadError>((file, lost))
+            background::run(|| file_of(&positions, json_bytes, &journal, &encoding.compressors))
         })
         .await
     };
     let made = made.map_err(|error| Failure::new("Internal", error.to_string()))?;
+    let made = made.map_err(|error| Failure::new("NoThread", error.to_string()))?;
     let (file, lost) = made.map_err(|error| Failure::new("JournalRead", error.to_string()))?;
     let Some(mut file) = file else {
         return Ok(Made::Nothing);
@@ -133,6 +116,35 @@ pub(super) async fn encode(
         lost,
         _room: [on_its_way, room],
     }))
+}
+
+/// The file of the events at `positions`, nothing when none of them could be read back, and how many those are. Blocking.
+fn file_of(
+    positions: &Positions,
+    json_bytes: u64,
+    journal: &Wal,
+    compressors: &Compressors,
+) -> Result<(Option<LogFile>, u32), ReadError> {
+    let mut builder = Builder::with_capacity(usize::try_from(json_bytes).unwrap_or(0));
+    let mut lost = 0;
+    journal
+        .reader()
+        .read_each(&mut positions.iter(), &mut |position, frame| match frame
+            .map_err(|error| error.to_string())
+            .and_then(|frame| Record::decode(frame).map_err(|error| error.to_string()))
+        {
+            Ok(record) => builder.push(record.json, record.meta.event_time),
+            Err(error) => {
+                tracing::error!(
+                    position = position.0,
+                    error,
+                    "event cannot be read back from the journal"
+                );
+                lost += 1;
+            }
+        })?;
+    let file = (!builder.is_empty()).then(|| builder.finish(compressors));
+    Ok((file, lost))
 }
 
 /// Bytes that are taken in KiB, in the order of asking. One who asks for more than there is takes all of it.
