@@ -7,16 +7,31 @@ use std::io;
 use std::panic::resume_unwind;
 use std::thread;
 
-/// Linux's nice value, 0 for all else: such a thread gets about a tenth of what one that wants the same processor gets.
-#[cfg(target_os = "linux")]
-const NICE: i32 = 10;
+/// How far work stands back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// About a tenth of a processor that others want, too.
+    Low,
+    /// Next to nothing of it.
+    Lowest,
+}
 
-/// Does `work` on a thread of lower priority, and waits for it. Blocking. An error when there is no thread to be had; then nothing was done.
+impl Priority {
+    /// Linux's nice value, which is 0 for all else.
+    fn nice(self) -> i32 {
+        match self {
+            Self::Low => 10,
+            Self::Lowest => 19,
+        }
+    }
+}
+
+/// Does `work` on a thread of low priority, and waits for it. Blocking. An error when there is no thread to be had; then nothing was done.
 pub fn run<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     thread::scope(|scope| {
         let background = thread::Builder::new().name("background".to_owned());
         let done = background.spawn_scoped(scope, || {
-            give_way();
+            give_way(Priority::Low);
             work()
         })?;
         done.join().map_err(|panic| resume_unwind(panic))
@@ -24,10 +39,12 @@ pub fn run<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
 }
 
 /// Lowers the calling thread's priority, for as long as it lives. Where that is not to be had it is as it was.
-pub fn give_way() {
-    // Of Linux's threads each has its own, and zero is the one that calls (setpriority(2), "BUGS"); elsewhere that would be the whole process.
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+pub fn give_way(priority: Priority) {
+    // Of Linux's threads each has its own, and no process named is the thread that calls (setpriority(2), "C library/kernel differences"); elsewhere that
+    // would be the whole process.
+    if cfg!(target_os = "linux")
+        && let Err(error) = rustix::process::setpriority_process(None, priority.nice())
+    {
         tracing::debug!(%error, "cannot lower the priority of a thread");
     }
 }
@@ -41,7 +58,7 @@ mod tests {
     fn the_work_gives_way_and_nothing_else_does() {
         let nice = || rustix::process::getpriority_process(None).unwrap();
         let before = nice();
-        assert_eq!(run(nice).unwrap(), before.max(NICE));
+        assert_eq!(run(nice).unwrap(), before.max(Priority::Low.nice()));
         assert_eq!(nice(), before);
     }
 

@@ -29,6 +29,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
+use crate::background::{self, Priority};
 use crate::clock::WallMillis;
 use crate::telemetry::chain;
 use crate::wal::{Position, Wal};
@@ -175,7 +176,7 @@ pub async fn follow(follower: Follower, stop: CancellationToken) {
     let stopped = stop.clone();
     let thread = std::thread::Builder::new().name("history".to_owned());
     let spawned = thread.spawn(move || {
-        yield_to_others();
+        background::give_way(Priority::Lowest);
         // Nobody may be there any more.
         let _ = done.send(follower.run(&runtime, &stop));
     });
@@ -203,14 +204,6 @@ pub async fn follow(follower: Follower, stop: CancellationToken) {
     // Events go on being accepted and delivered: it does not hold the journal any more.
     progress.send_replace(Position(u64::MAX));
     stopped.cancelled().await;
-}
-
-/// The thread gets what processors the others leave. On Linux a priority is a thread's own; elsewhere it would be the whole process's.
-fn yield_to_others() {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, 19) {
-        tracing::debug!(%error, "the priority of the event history's thread cannot be lowered");
-    }
 }
 
 /// By default: as long as AWS keeps it.
