@@ -56,6 +56,9 @@ pub enum Error {
     InvalidToken,
     #[error(transparent)]
     ForeignToken(#[from] ForeignToken),
+    /// The same, where the operation calls it so.
+    #[error(transparent)]
+    InvalidNextToken(ForeignToken),
     #[error(
         "account {0} has no organization trail, whose organization_id says which organization it is of"
     )]
@@ -226,6 +229,7 @@ impl Error {
             Self::CloudTrailArnInvalid(_) => "CloudTrailARNInvalidException",
             Self::InvalidTimeRange(_) => "InvalidTimeRangeException",
             Self::InvalidToken | Self::ForeignToken(_) => "InvalidTokenException",
+            Self::InvalidNextToken(_) => "InvalidNextTokenException",
             Self::OrganizationsNotInUse(_) => "AWSOrganizationsNotInUseException",
             Self::TrailNotFound { .. } => "TrailNotFoundException",
             Self::NoRoom(NoRoom::Exists { .. }) => "TrailAlreadyExistsException",
