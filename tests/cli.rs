@@ -29,7 +29,7 @@ fn usage_mistakes_end_with_2() {
         &["fly"],
         &["run", "--fly"],
         &["send"],
-        &["status", "--endpoint", "https://x"],
+        &["status", "--endpoint", "ftp://x"],
         &["dlq"],
         &["dlq", "list", "--sink", "kafka"],
         &["dlq", "replay", "--trail", "../x"],
