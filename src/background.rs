@@ -20,7 +20,7 @@ impl Priority {
     /// Linux's nice value, which is 0 for all else.
     fn nice(self) -> i32 {
         match self {
-            Self::Low => 10,
+            Self::Low => 4,
             Self::Lowest => 19,
         }
     }

@@ -254,7 +254,8 @@ def check_links(digests):
 
 
 def digesting(trail, interval="2s"):
-    return QUICK | {"digest": {"interval": interval}, "trails": [trail]}
+    """Who judges a chain asks the API: were that recorded, there would be another log file each time."""
+    return QUICK | {"digest": {"interval": interval}, "trails": [trail], "api": {"record_calls": False}}
 
 
 def all_digested(s3, daemon, buckets=(BUCKET,), more_than=0, seconds=30):

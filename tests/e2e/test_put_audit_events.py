@@ -119,7 +119,7 @@ def test_the_aws_cli_sends(daemon):
     assert code == 0, err
     assert [one["id"] for one in json.loads(out)["successful"]] == ["0"]
     metrics = daemon.metrics()
-    assert metrics.total("traild_events_accepted_total") == 1
+    assert metrics.total("traild_events_accepted_total") - metrics.total("traild_audit_records_total") == 1
 
 
 def test_each_entry_has_its_own_answer(daemon):
@@ -355,7 +355,7 @@ def test_trails_choose_audit_events_by_their_category(make_daemon):
     arn = make_channel(cloudtrail)
     assert put(daemon, arn, entries(audit_event("u")))["successful"]
     daemon.drain()
-    keys = [file.parts["prefix"] for file in logfiles.read(daemon.s3(), BUCKET)]
+    keys = [file.parts["prefix"] for file in logfiles.read(daemon.s3(), BUCKET) if file.records]
     assert sorted(keys, key=str) == [None, "activity"]
 
 
