@@ -26,6 +26,8 @@ pub struct Files {
     writers: BTreeMap<PartId, Open>,
     /// Events of a file.
     most: u64,
+    /// The file whose filter was the last to be tried.
+    filtered: Option<PartId>,
 }
 
 /// A file that is written.
@@ -59,6 +61,7 @@ impl Files {
             store,
             writers: BTreeMap::new(),
             most: MAX_EVENTS,
+            filtered: None,
         }
     }
 
@@ -263,13 +266,21 @@ impl Files {
         }
     }
 
-    /// Makes the filter of one file at rest that has none: one that is full, or of a day that is over. Whether there was one.
+    /// Makes the filter of one file at rest that has none: one that is full, or of a day that is over. Whether one was made: where that
+    /// fails, the next file is tried the next time.
     pub fn make_filter(&mut self, now: WallMillis) -> bool {
         let today = now.unix_seconds().div_euclid(DAY);
-        self.store.parts().iter().any(|part| {
+        let mut lacking = self.store.parts();
+        lacking.retain(|part| {
             let is_done = part.head().events >= self.most || i64::from(part.id().day) < today;
-            is_done && !self.writers.contains_key(&part.id()) && self.store.make_filter(part)
-        })
+            is_done && !self.writers.contains_key(&part.id()) && part.lacks_filter()
+        });
+        let next = lacking.iter().find(|part| Some(part.id()) > self.filtered);
+        let Some(part) = next.or(lacking.first()) else {
+            return false;
+        };
+        self.filtered = Some(part.id());
+        self.store.make_filter(part)
     }
 }
 

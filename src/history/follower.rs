@@ -219,8 +219,9 @@ impl Follower {
             biased;
             () = stop.cancelled() => Happened::Stop,
             Ok(()) = self.cut.changed() => Happened::Cut,
-            () = sleep_until(wake) => Happened::Time,
+            // Before the time, as what is due is done after a read, too.
             chunk = self.tail.next(), if has_room => Happened::Read(chunk),
+            () = sleep_until(wake) => Happened::Time,
         }
     }
 
@@ -391,7 +392,8 @@ impl Follower {
         );
     }
 
-    /// Removes what has expired, closes what is at rest, and makes a filter: one at a time, as the journal waits meanwhile.
+    /// Removes what has expired, closes what is at rest, and makes a filter: one at a time, as the journal waits meanwhile. The next one
+    /// follows soon, unless there is none, or the disk does not take it.
     fn tidy(&mut self) {
         let now = WallMillis::now();
         self.files.tidy(oldest_kept(self.options.retention, now));

@@ -125,6 +125,11 @@ impl Part {
         self.state().head
     }
 
+    /// Whether there is no filter for what the part holds now.
+    pub fn lacks_filter(&self) -> bool {
+        matches!(self.state().filter, FilterState::None)
+    }
+
     /// Whether the part was removed or put aside.
     pub fn is_gone(&self) -> bool {
         self.is_gone.load(Ordering::Acquire)
@@ -303,16 +308,9 @@ impl Store {
         removed
     }
 
-    /// Makes the filter of a file that is not written now, unless it has one. Whether there was one to make.
+    /// Makes the filter of a file that is not written now. Whether it has one now.
     pub fn make_filter(&self, part: &Part) -> bool {
-        let head = {
-            let state = part.state();
-            match state.filter {
-                FilterState::None => state.head,
-                FilterState::Closed | FilterState::Open(_) => return false,
-            }
-        };
-        let made = self.build_filter(part.id, head.events);
+        let made = self.build_filter(part.id, part.head().events);
         match made {
             Ok(()) => self.find_filter(part),
             Err(error) if error.is_damage() => self.quarantine(part.id, &error),
@@ -320,7 +318,7 @@ impl Store {
                 tracing::warn!(file = part.id.stem(), %error, "the filter of a file of history cannot be made");
             }
         }
-        true
+        !part.lacks_filter()
     }
 
     fn build_filter(&self, id: PartId, events: u64) -> Result<(), PartError> {

@@ -310,6 +310,28 @@ fn a_damaged_file_is_put_aside_and_what_the_journal_holds_of_it_comes_back() {
     }
 }
 
+#[test]
+fn a_filter_that_cannot_be_written_is_no_work_done_and_keeps_no_other_from_its_turn() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, files, _) = some_days(&mut Random(1), directory.path());
+    drop(files);
+    let mut files = Files::with_at_most(store.clone(), 60);
+    let parts = store.parts();
+    let obstacle = super::part::filter_path(directory.path(), parts[0].id());
+    std::fs::create_dir(&obstacle).unwrap();
+    let end = WallMillis((MAY + 90 * DAY) * 1000);
+    assert!(!files.make_filter(end));
+    for _ in 1..parts.len() {
+        assert!(files.make_filter(end));
+    }
+    assert!(!files.make_filter(end), "only that one is left");
+    let lacking = parts.iter().filter(|part| part.lacks_filter());
+    assert_eq!(lacking.count(), 1);
+    std::fs::remove_dir(&obstacle).unwrap();
+    assert!(files.make_filter(end));
+    assert!(!files.make_filter(end));
+}
+
 /// A thread of a daemon that is stopped may write once more when the next one runs already.
 #[test]
 fn two_that_write_have_each_event_once() {
