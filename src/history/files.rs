@@ -133,7 +133,9 @@ impl Files {
         let Some(first) = events.first() else {
             return Ok(());
         };
-        let mut open = match self.writers.remove(&id) {
+        // A lookup may have put the file aside; then its writer is of what lies in quarantine.
+        let is_known = self.store.part(id).is_some();
+        let mut open = match self.writers.remove(&id).filter(|_| is_known) {
             Some(open) => Ok(open),
             None => self.open(id, first.position),
         };
@@ -164,13 +166,15 @@ impl Files {
     }
 
     fn open(&self, id: PartId, from: Position) -> Result<Open, PartError> {
-        let parts = self.store.parts_of(id.day);
-        let known = parts.iter().find(|part| part.id() == id);
+        let known = self.store.part(id);
         let directory = self.store.directory();
         let writer = match known {
             Some(_) => Writer::open(directory, id)?,
             None => Writer::create(directory, id, from)?,
         };
+        if known.is_none() {
+            self.store.made(&writer);
+        }
         // By a thread of a daemon before, that was not waited for.
         if known.is_some_and(|part| part.head().events != writer.head().events) {
             self.store.wrote(&writer);
@@ -247,8 +251,7 @@ impl Files {
     /// Forgets files that were put aside.
     pub fn forget_lost(&mut self) {
         let store = &self.store;
-        self.writers
-            .retain(|id, _| store.parts_of(id.day).iter().any(|part| part.id() == *id));
+        self.writers.retain(|id, _| store.part(*id).is_some());
     }
 
     /// Removes the files of days that ended before the second `oldest`, and closes those at rest.

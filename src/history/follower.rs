@@ -179,9 +179,12 @@ impl Follower {
         while !stop.is_cancelled() {
             let happened = runtime.block_on(self.next(stop));
             let now = Instant::now();
+            // Before anything is written: what was gathered comes after what is lost.
+            let reads_again = self.look_again_if_lost();
             match happened {
                 Happened::Stop => break,
                 Happened::Cut => self.obey_cut(),
+                Happened::Read(_) if reads_again => {}
                 Happened::Read(chunk) => self.gather(chunk?, now),
                 Happened::Time => {}
             }
@@ -199,7 +202,6 @@ impl Follower {
                 self.tidy_at = now + TIDY_EVERY;
                 self.tidy();
             }
-            self.look_again_if_lost();
             self.count_pending();
         }
         // What is not on the disk for certain is read again by the next run, and found to be there.
@@ -322,7 +324,8 @@ impl Follower {
 
     /// Brings all that was written to the disk, and moves the place.
     fn sync(&mut self) -> Result<(), Trouble> {
-        if self.files.sync()? && self.written > self.synced {
+        // What was put aside is read again: the place must not move past it.
+        if self.files.sync()? && self.written > self.synced && !self.store.has_lost() {
             // Names of new files are on the disk before the place is.
             let saved = std::fs::File::open(self.store.directory())
                 .and_then(|directory| directory.sync_all())
@@ -374,10 +377,10 @@ impl Follower {
         }
     }
 
-    /// Something was put aside: the journal is read again from its start, and what is in no file any more is added.
-    fn look_again_if_lost(&mut self) {
+    /// When something was put aside, the journal is read again from its start, and what is in no file any more is added. Whether it is.
+    fn look_again_if_lost(&mut self) -> bool {
         if !self.store.take_lost() {
-            return;
+            return false;
         }
         self.files.forget_lost();
         self.gathered.clear();
@@ -386,10 +389,15 @@ impl Follower {
         self.tail = Tail::new(&self.journal, start);
         (self.written, self.synced) = (start, start);
         self.progress.send_replace(start);
+        // For a run that ends before it has read all of it.
+        if let Err(error) = self.save(start) {
+            tracing::warn!(%error, "the place of the event history cannot be saved");
+        }
         tracing::info!(
             from = start.0,
             "the journal is read again for the event history"
         );
+        true
     }
 
     /// Removes what has expired, closes what is at rest, and makes a filter: one at a time, as the journal waits meanwhile. The next one

@@ -230,19 +230,32 @@ impl Store {
         self.parts.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is in a file now, as its writer knows.
+    pub fn part(&self, id: PartId) -> Option<Arc<Part>> {
+        let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
+        parts.get(&id).cloned()
+    }
+
+    /// Takes in a file that was made now.
+    pub fn made(&self, writer: &Writer) {
+        let (id, head) = (writer.id(), *writer.head());
+        self.parts_mut().insert(id, Arc::new(Part::new(id, head)));
+    }
+
+    /// What is in a file now, as its writer knows. Of a file that was put aside meanwhile nothing is.
     pub fn wrote(&self, writer: &Writer) {
-        let id = writer.id();
-        let head = *writer.head();
-        let mut parts = self.parts_mut();
-        let part = parts
-            .entry(id)
-            .or_insert_with(|| Arc::new(Part::new(id, head)));
+        let Some(part) = self.part(writer.id()) else {
+            return;
+        };
         let mut state = part.state();
-        state.head = head;
+        state.head = *writer.head();
         if let FilterState::Open(_) = std::mem::replace(&mut state.filter, FilterState::None) {
             self.open_filters.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    /// Whether something was put aside that [`take_lost`](Self::take_lost) has not told.
+    pub fn has_lost(&self) -> bool {
+        self.has_lost.load(Ordering::Acquire)
     }
 
     /// Whether something was put aside since this was asked last.

@@ -332,6 +332,34 @@ fn a_filter_that_cannot_be_written_is_no_work_done_and_keeps_no_other_from_its_t
     assert!(!files.make_filter(end));
 }
 
+#[test]
+fn a_file_that_is_put_aside_while_it_is_written_is_not_written_any_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let mut files = Files::new(store.clone());
+    let scope = scope("111122223333", "us-east-1", Category::Management);
+    let list: Vec<Given> = (0..6)
+        .map(|number| {
+            let json = format!(r#"{{"eventID":"id-{number}"}}"#);
+            known(number, scope, MAY, false, &json).given
+        })
+        .collect();
+    files.write(&list[..3]).unwrap();
+    let id = store.parts()[0].id();
+    store.quarantine(id, &super::part::PartError::Foreign);
+    // These were gathered already.
+    files.write(&list[3..]).unwrap();
+    assert!(files.sync().unwrap());
+    assert_eq!(store_has(&store), 3);
+    assert_eq!(store_has(&open(directory.path())), 3, "on the disk, too");
+    assert!(store.take_lost());
+    files.forget_lost();
+    files.write(&list).unwrap();
+    assert_eq!(store_has(&store), 6);
+    assert_eq!(all_pages(&store, &everything(scope)).len(), 6);
+    assert_eq!(store_has(&open(directory.path())), 6);
+}
+
 /// A thread of a daemon that is stopped may write once more when the next one runs already.
 #[test]
 fn two_that_write_have_each_event_once() {
@@ -573,11 +601,12 @@ async fn a_file_that_is_damaged_while_the_daemon_runs_comes_back_from_the_journa
     running.has(30).await;
     let store = running.history.store().unwrap();
     let id = store.parts()[0].id();
-    let error = super::part::PartError::Foreign;
-    store.quarantine(id, &error);
-    // It looks when something happens.
+    // With an event gathered that is of the same file. It looks when something happens.
     accept(&journal, 30, 1).await;
-    running.has(31).await;
+    store.quarantine(id, &super::part::PartError::Foreign);
+    accept(&journal, 31, 1).await;
+    running.has(32).await;
+    assert_eq!(store_has(&open(&kept)), 32);
     let put_aside = std::fs::read_dir(kept.join("quarantine")).unwrap().count();
     assert!(put_aside >= 1);
     running.end().await;
