@@ -3,11 +3,11 @@
 //! A file tells which span of the journal it has of its day, in the transaction of its events. Events that are given again, in any batch, are left out when a
 //! file of their day has them in its span; so all that is asked is that no event is left out between two that are given.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::part::{DAY, Given, MAX_EVENTS, PartError, PartId, Writer};
+use super::part::{self, DAY, Given, MAX_EVENTS, PartError, PartId, Writer};
 use super::store::Store;
 use crate::clock::WallMillis;
 use crate::event::Record;
@@ -24,6 +24,8 @@ const WRITERS: usize = 4;
 pub struct Files {
     store: Arc<Store>,
     writers: BTreeMap<PartId, Open>,
+    /// Files without a writer whose log may have what is not on the disk: left by the run before, or after an error.
+    unsynced: BTreeSet<PartId>,
     /// Events of a file.
     most: u64,
     /// The file whose filter was the last to be tried.
@@ -57,8 +59,12 @@ impl WriteError {
 
 impl Files {
     pub fn new(store: Arc<Store>) -> Self {
+        let parts = store.parts().into_iter().map(|part| part.id());
+        let has_log = |id: &PartId| part::log_bytes(store.directory(), *id) > 0;
+        let unsynced = parts.filter(has_log).collect();
         Self {
             store,
+            unsynced,
             writers: BTreeMap::new(),
             most: MAX_EVENTS,
             filtered: None,
@@ -156,15 +162,22 @@ impl Files {
                 Ok(())
             }
             Err(error) => {
-                // What it was to write is found missing by the next attempt, in any case.
-                if error.is_damage() {
-                    self.store.quarantine(id, &error);
-                }
-                Err(WriteError::of(id)(error))
+                // What it was to write is found missing by the next attempt, in any case. What it wrote before may be in its log.
+                self.unsynced.insert(id);
+                Err(self.failed(id, error))
             }
         }
     }
 
+    /// Puts the file aside if it is the file's fault.
+    fn failed(&self, id: PartId, error: PartError) -> WriteError {
+        if error.is_damage() {
+            self.store.quarantine(id, &error);
+        }
+        WriteError::of(id)(error)
+    }
+
+    /// Goes on with a part, or makes it, if the store does not know it.
     fn open(&self, id: PartId, from: Position) -> Result<Open, PartError> {
         let known = self.store.part(id);
         let directory = self.store.directory();
@@ -230,13 +243,31 @@ impl Files {
 
     /// Brings all that was written to the disk. Whether it is there: a lookup may have been in the way.
     pub fn sync(&mut self) -> Result<bool, WriteError> {
+        while let Some(id) = self.unsynced.first().copied() {
+            if let Some(part) = self.store.part(id)
+                && !self.writers.contains_key(&id)
+            {
+                let opened = self.open(id, part.head().from);
+                let open = opened.map_err(|error| self.failed(id, error))?;
+                self.writers.insert(id, open);
+            }
+            self.unsynced.remove(&id);
+        }
         let mut is_all = true;
+        let mut failed = None;
         for (id, open) in &mut self.writers {
             if open.is_dirty {
-                open.is_dirty = !open.writer.sync().map_err(WriteError::of(*id))?;
+                match open.writer.sync() {
+                    Ok(is_there) => open.is_dirty = !is_there,
+                    Err(error) => failed = Some((*id, error)),
+                }
                 is_all &= !open.is_dirty;
             }
         }
+        if let Some((id, error)) = failed {
+            return Err(self.failed(id, error));
+        }
+        self.close_some();
         Ok(is_all)
     }
 

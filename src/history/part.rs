@@ -52,6 +52,9 @@ const MAX_FRAME_BYTES: u64 = 32 << 20;
 const WRITER_CACHE_KIB: i32 = 8 << 10;
 const READER_CACHE_KIB: i32 = 128;
 
+/// So much of a write-ahead log stays to be written over once it is in its place. Of a larger one the rest is given back.
+const LOG_KEPT_BYTES: u64 = 16 << 20;
+
 /// A day, and one of its files: the name of a file, and the order of events of the same second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PartId {
@@ -131,6 +134,8 @@ pub enum PartError {
     Empty,
     #[error("somebody else has written to it")]
     Changed,
+    #[error("SQLite keeps its journal in mode {0} and not in a write-ahead log")]
+    NoLog(String),
     #[error("{0}")]
     Io(#[from] std::io::Error),
 }
@@ -143,7 +148,7 @@ impl PartError {
         const SHORT_READ: i32 = 522;
         match self {
             Self::Foreign | Self::Empty => true,
-            Self::Changed | Self::Io(_) => false,
+            Self::Changed | Self::NoLog(_) | Self::Io(_) => false,
             Self::Sqlite(rusqlite::Error::SqliteFailure(error, _)) => match error.code {
                 // The last one: a table is not there.
                 DatabaseCorrupt | NotADatabase | Unknown => true,
@@ -187,7 +192,7 @@ fn dictionaries(connection: &Connection) -> Result<Vec<(u8, Vec<u8>)>, PartError
 /// Writes a file. There should be one of a file; when there are two, one of them is told [`PartError::Changed`].
 pub struct Writer {
     connection: Connection,
-    path: PathBuf,
+    directory: PathBuf,
     id: PartId,
     head: Head,
     /// The number of the newest dictionary, and the dictionary.
@@ -231,7 +236,7 @@ impl Writer {
         ))?;
         Ok(Self {
             connection,
-            path,
+            directory: directory.to_owned(),
             id,
             head,
             dictionary: None,
@@ -250,7 +255,7 @@ impl Writer {
         Ok(Self {
             dictionary: newest.map(|(number, bytes)| (number, encoder(&bytes))),
             connection,
-            path,
+            directory: directory.to_owned(),
             id,
             head,
             dictionary_of,
@@ -321,10 +326,12 @@ impl Writer {
     /// Makes everything that was added survive a power loss. Whether it is all in its place; a lookup under way may have been in the way.
     pub fn sync(&self) -> Result<bool, PartError> {
         let sql = "PRAGMA wal_checkpoint(PASSIVE)";
-        let (pages, in_place): (i64, i64) = self
-            .connection
-            .query_row(sql, [], |row| Ok((row.get(1)?, row.get(2)?)))?;
-        Ok(pages == in_place)
+        let row: (i64, i64, i64) = self.connection.query_row(sql, [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?;
+        // One that could not begin says -1 of the log and of what is in place.
+        let (busy, pages, in_place) = row;
+        Ok(busy == 0 && pages >= 0 && pages == in_place)
     }
 
     /// Closes a file that is on the disk, and leaves nothing beside it, unless a lookup is reading it.
@@ -336,9 +343,7 @@ impl Writer {
 
     /// Bytes of its write-ahead log, which [`sync`](Self::sync) puts in place.
     pub fn log_bytes(&self) -> u64 {
-        let mut path = self.path.clone().into_os_string();
-        path.push("-wal");
-        std::fs::metadata(path).map_or(0, |it| it.len())
+        log_bytes(&self.directory, self.id)
     }
 }
 
@@ -352,10 +357,15 @@ fn connect(path: &Path, more: OpenFlags) -> Result<Connection, PartError> {
 
 fn prepare(connection: &Connection) -> Result<(), PartError> {
     // What a checkpoint has put in place survives a power loss, and a file is whole after one in any case.
+    let mode: String =
+        connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(PartError::NoLog(mode));
+    }
     connection.execute_batch(&format!(
-        "PRAGMA journal_mode = WAL;
-         PRAGMA synchronous = NORMAL;
+        "PRAGMA synchronous = NORMAL;
          PRAGMA wal_autocheckpoint = 0;
+         PRAGMA journal_size_limit = {LOG_KEPT_BYTES};
          PRAGMA cache_size = -{WRITER_CACHE_KIB};
          PRAGMA temp_store = MEMORY;"
     ))?;
@@ -521,6 +531,12 @@ impl Reader {
 pub fn files(directory: &Path, id: PartId) -> [PathBuf; 4] {
     let stem = id.stem();
     ["db-wal", "db-shm", "filter", "db"].map(|end| directory.join(format!("{stem}.{end}")))
+}
+
+/// Bytes of the write-ahead log that lies beside a part, some of which may not be in their place.
+pub fn log_bytes(directory: &Path, id: PartId) -> u64 {
+    let path = directory.join(format!("{}.db-wal", id.stem()));
+    std::fs::metadata(path).map_or(0, |it| it.len())
 }
 
 pub fn filter_path(directory: &Path, id: PartId) -> PathBuf {

@@ -360,6 +360,86 @@ fn a_file_that_is_put_aside_while_it_is_written_is_not_written_any_more() {
     assert_eq!(store_has(&open(directory.path())), 6);
 }
 
+/// A copy of what survives a power loss in any case: files without their logs.
+fn after_power_loss(directory: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let name = entry.unwrap().file_name();
+        if PartId::named(name.to_str().unwrap()).is_some() {
+            std::fs::copy(directory.join(&name), copy.path().join(&name)).unwrap();
+        }
+    }
+    copy
+}
+
+#[test]
+fn what_is_said_to_be_on_the_disk_is_there_without_a_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let has = || store_has(&open(after_power_loss(directory.path()).path()));
+    let scope = scope("111122223333", "us-east-1", Category::Management);
+    let list: Vec<Given> = (0..9)
+        .map(|number| {
+            let json = format!(r#"{{"eventID":"id-{number}"}}"#);
+            known(number, scope, MAY, false, &json).given
+        })
+        .collect();
+    let mut files = Files::new(open(directory.path()));
+    files.write(&list[..3]).unwrap();
+    assert_eq!(has(), 0, "so far it is in the log");
+    assert!(files.sync().unwrap());
+    assert_eq!(has(), 3);
+
+    // Killed with a log: all of it is found to be there, and brought to the disk all the same.
+    files.write(&list[3..5]).unwrap();
+    std::mem::forget(files);
+    let mut files = Files::new(open(directory.path()));
+    files.write(&list[..5]).unwrap();
+    assert_eq!(has(), 3);
+    assert!(files.sync().unwrap());
+    assert_eq!(has(), 5);
+
+    // A writer that fails has written before.
+    files.write(&list[5..7]).unwrap();
+    let mut other = Files::new(open(directory.path()));
+    other.write(&list[7..8]).unwrap();
+    std::mem::forget(other);
+    assert!(files.write(&list[7..]).is_err());
+    assert_eq!(has(), 5);
+    let mut synced = files.sync();
+    if synced.is_err() {
+        synced = files.sync();
+    }
+    assert!(synced.unwrap());
+    assert_eq!(has(), 8);
+}
+
+#[test]
+fn a_log_that_was_large_once_is_small_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut files = Files::new(open(directory.path()));
+    let scope = scope("111122223333", "us-east-1", Category::Management);
+    let rng = &mut Random(5);
+    let mut given = |number: u64, bytes: u64| {
+        let noise: String = (0..bytes / 16)
+            .map(|_| format!("{:016x}", rng.below(u64::MAX)))
+            .collect();
+        let json = format!(r#"{{"eventID":"id-{number}","p":"{noise}"}}"#);
+        known(number, scope, MAY, false, &json).given
+    };
+    let id = PartId {
+        day: (MAY / DAY) as i32,
+        number: 0,
+    };
+    let log_bytes = || super::part::log_bytes(directory.path(), id);
+    for number in 0..5 {
+        files.write(&[given(number, 8 << 20)]).unwrap();
+    }
+    assert!(log_bytes() > 18 << 20, "{}", log_bytes());
+    assert!(files.sync().unwrap());
+    files.write(&[given(6, 16)]).unwrap();
+    assert!(log_bytes() <= 17 << 20, "{}", log_bytes());
+}
+
 /// A thread of a daemon that is stopped may write once more when the next one runs already.
 #[test]
 fn two_that_write_have_each_event_once() {
