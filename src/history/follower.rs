@@ -177,6 +177,7 @@ impl Follower {
     pub fn run(mut self, runtime: &Handle, stop: &CancellationToken) -> Result<(), FollowError> {
         self.tidy();
         while !stop.is_cancelled() {
+            let before = self.tail.position();
             let happened = runtime.block_on(self.next(stop));
             let now = Instant::now();
             // Before anything is written: what was gathered comes after what is lost.
@@ -185,7 +186,11 @@ impl Follower {
                 Happened::Stop => break,
                 Happened::Cut => self.obey_cut(),
                 Happened::Read(_) if reads_again => {}
-                Happened::Read(chunk) => self.gather(chunk?, now),
+                Happened::Read(chunk) => {
+                    let chunk = chunk?;
+                    self.count_jump(before, &chunk);
+                    self.gather(chunk, now);
+                }
                 Happened::Time => {}
             }
             if self.paused_until.is_some_and(|until| until <= now) {
@@ -225,6 +230,24 @@ impl Follower {
             chunk = self.tail.next(), if has_room => Happened::Read(chunk),
             () = sleep_until(wake) => Happened::Time,
         }
+    }
+
+    /// A full journal does not wait until a cut is obeyed: reading goes on at what it still has, and what is in between is counted.
+    fn count_jump(&self, before: Position, chunk: &Chunk) {
+        let start = self.journal.start();
+        let first = chunk.iter().next().map_or(chunk.next, |(first, _)| first);
+        if before < start && start <= first {
+            self.tell_skipped(before, start);
+        }
+    }
+
+    fn tell_skipped(&self, from: Position, to: Position) {
+        self.store.metrics().skipped_bytes.inc_by(to.0 - from.0);
+        tracing::error!(
+            from = from.0,
+            to = to.0,
+            "journal is full and cannot wait for the event history any longer: the events in between are not in it"
+        );
     }
 
     /// Keeps what history wants of a chunk.
@@ -364,12 +387,7 @@ impl Follower {
                 self.tail = Tail::new(&self.journal, upto);
             }
             self.written = upto;
-            self.store.metrics().skipped_bytes.inc_by(upto.0 - from.0);
-            tracing::error!(
-                from = from.0,
-                to = upto.0,
-                "journal is full and cannot wait for the event history any longer: the events in between are not in it"
-            );
+            self.tell_skipped(from, upto);
         }
         if let Err(error) = self.save(upto) {
             tracing::warn!(%error, "the place of the event history cannot be saved");

@@ -736,6 +736,42 @@ async fn history_that_is_cut_off_lets_the_journal_go_and_counts_the_gap() {
     journal.close();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_full_journal_takes_from_under_it_is_counted_and_it_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let kept = directory.path().join("history");
+    let journal = journal(&directory.path().join("journal"));
+    accept(&journal, 0, 150).await;
+    let history = History::open(&kept, &journal, RETENTION, Metrics::default());
+    let cut = watch::Sender::new(Position(0));
+    let bounds = Bounds {
+        disk_reserve: 0,
+        held_bytes: 64 << 10,
+    };
+    let follower = history.follower(&journal, bounds, cut.subscribe()).unwrap();
+    let [first, second, ..] = &journal.trimmable(journal.durable())[..] else {
+        panic!("a journal of few segments");
+    };
+    for segment in [first, second] {
+        journal.remove_oldest(segment.clone()).unwrap();
+    }
+    let stop = CancellationToken::new();
+    let mut progress = follower.watch_progress();
+    let task = tokio::spawn(follow(follower, stop.clone()));
+    let end = journal.durable();
+    let seen = progress.wait_for(|position| *position >= end);
+    tokio::time::timeout(Duration::from_secs(20), seen)
+        .await
+        .unwrap()
+        .unwrap();
+    let store = history.store().unwrap();
+    assert_eq!(store.metrics().skipped_bytes.get(), second.end.0);
+    assert!((1..150).contains(&store_has(store)));
+    stop.cancel();
+    task.await.unwrap();
+    journal.close();
+}
+
 #[test]
 fn every_series_exists_from_the_start() {
     let mut registry = prometheus_client::registry::Registry::default();
