@@ -13,6 +13,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Bounds;
 use super::files::{Files, WriteError};
+use super::metrics::Metrics;
 use super::part::Given;
 use super::store::Store;
 use crate::clock::WallMillis;
@@ -98,7 +100,30 @@ pub struct Follower {
     paused_until: Option<Instant>,
     told_at: Option<Instant>,
     progress: watch::Sender<Position>,
+    backlog: Backlog,
     cut: watch::Receiver<Position>,
+}
+
+/// How much of the journal the history has not seen, whether its follower has a processor or not.
+#[derive(Clone)]
+pub struct Backlog {
+    journal: Wal,
+    store: Arc<Store>,
+    /// Where the follower is.
+    seen: Arc<AtomicU64>,
+}
+
+impl Backlog {
+    pub fn metrics(&self) -> &Metrics {
+        self.store.metrics()
+    }
+
+    pub fn measure(&self) {
+        let seen = self.seen.load(Ordering::Relaxed);
+        let behind = self.journal.durable().0.saturating_sub(seen);
+        let behind = i64::try_from(behind).unwrap_or(i64::MAX);
+        self.metrics().pending_bytes.set(behind);
+    }
 }
 
 /// What happens next.
@@ -142,6 +167,12 @@ impl Follower {
             store.metrics().skipped_bytes.inc_by(start.0 - from.0);
         }
         let from = from.max(start);
+        let backlog = Backlog {
+            journal: journal.clone(),
+            store: store.clone(),
+            seen: Arc::new(AtomicU64::new(from.0)),
+        };
+        backlog.measure();
         let now = Instant::now();
         Self {
             tail: Tail::new(&journal, from),
@@ -159,6 +190,7 @@ impl Follower {
             paused_until: None,
             told_at: None,
             progress: watch::Sender::new(from),
+            backlog,
             cut,
         }
     }
@@ -171,6 +203,10 @@ impl Follower {
     /// What tells it, for whoever knows better.
     pub fn progress(&self) -> watch::Sender<Position> {
         self.progress.clone()
+    }
+
+    pub fn backlog(&self) -> Backlog {
+        self.backlog.clone()
     }
 
     /// Runs until `stop`, or until the journal is closed. Blocking: it wants a thread of its own, which `runtime` reads for.
@@ -430,9 +466,8 @@ impl Follower {
     }
 
     fn count_pending(&self) {
-        let behind = self.journal.durable().0.saturating_sub(self.written.0);
-        let behind = i64::try_from(behind).unwrap_or(i64::MAX);
-        self.store.metrics().pending_bytes.set(behind);
+        self.backlog.seen.store(self.written.0, Ordering::Relaxed);
+        self.backlog.measure();
     }
 }
 

@@ -22,6 +22,7 @@ pub mod resources;
 pub mod store;
 
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -168,11 +169,14 @@ impl History {
 /// What a follower has to end when it is stopped.
 const GRACE: Duration = Duration::from_millis(300);
 
+/// How often it is told how far a follower is behind, whatever that one does.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
+
 /// Runs a follower on a thread of its own, until `stop`. It ends before only if the journal does.
 pub async fn follow(follower: Follower, stop: CancellationToken) {
     let runtime = tokio::runtime::Handle::current();
-    let progress = follower.progress();
-    let (done, ended) = oneshot::channel();
+    let (progress, backlog) = (follower.progress(), follower.backlog());
+    let (done, mut ended) = oneshot::channel();
     let stopped = stop.clone();
     let thread = std::thread::Builder::new().name("history".to_owned());
     let spawned = thread.spawn(move || {
@@ -183,15 +187,22 @@ pub async fn follow(follower: Follower, stop: CancellationToken) {
     if let Err(error) = spawned {
         tracing::error!(%error, "the thread of the event history cannot be started");
     }
-    let late = async {
+    let mut late = pin!(async {
         stopped.cancelled().await;
         tokio::time::sleep(GRACE).await;
+    });
+    let mut every = tokio::time::interval(MEASURE_EVERY);
+    let running = &backlog.metrics().running;
+    running.set(1);
+    let outcome = loop {
+        tokio::select! {
+            outcome = &mut ended => break outcome,
+            // It may wait long for a processor. What it does not finish is as after a crash: the next run does it.
+            () = &mut late => return,
+            _ = every.tick() => backlog.measure(),
+        }
     };
-    let outcome = tokio::select! {
-        outcome = ended => outcome,
-        // It may wait long for a processor. What it does not finish is as after a crash: the next run does it.
-        () = late => return,
-    };
+    running.set(0);
     match outcome {
         Ok(Ok(())) => return,
         Ok(Err(error)) => {
@@ -203,7 +214,9 @@ pub async fn follow(follower: Follower, stop: CancellationToken) {
     }
     // Events go on being accepted and delivered: it does not hold the journal any more.
     progress.send_replace(Position(u64::MAX));
-    stopped.cancelled().await;
+    while stopped.run_until_cancelled(every.tick()).await.is_some() {
+        backlog.measure();
+    }
 }
 
 /// By default: as long as AWS keeps it.

@@ -712,6 +712,9 @@ async fn history_that_is_cut_off_lets_the_journal_go_and_counts_the_gap() {
     let task = tokio::spawn(follow(follower, stop.clone()));
     tokio::time::sleep(Duration::from_millis(700)).await;
     assert_eq!(*progress.borrow(), Position(0), "it holds the journal");
+    let metrics = history.store().unwrap().metrics().clone();
+    let behind = metrics.pending_bytes.get().cast_unsigned();
+    assert_eq!((metrics.running.get(), behind), (1, journal.durable().0));
     let upto = journal.durable();
     cut.send_replace(upto);
     let let_go = progress.wait_for(|position| *position >= upto);
@@ -719,7 +722,6 @@ async fn history_that_is_cut_off_lets_the_journal_go_and_counts_the_gap() {
         .await
         .unwrap()
         .unwrap();
-    let metrics = history.store().unwrap().metrics().clone();
     assert_eq!(metrics.skipped_bytes.get(), upto.0);
     assert_eq!(store_has(history.store().unwrap()), 0);
     stop.cancel();
@@ -749,6 +751,9 @@ async fn what_a_full_journal_takes_from_under_it_is_counted_and_it_goes_on() {
         held_bytes: 64 << 10,
     };
     let follower = history.follower(&journal, bounds, cut.subscribe()).unwrap();
+    let metrics = history.store().unwrap().metrics();
+    let behind = metrics.pending_bytes.get().cast_unsigned();
+    assert_eq!(behind, journal.durable().0, "told before it runs");
     let [first, second, ..] = &journal.trimmable(journal.durable())[..] else {
         panic!("a journal of few segments");
     };
@@ -781,6 +786,7 @@ fn every_series_exists_from_the_start() {
     for series in [
         "traild_history_events_total 0\n",
         "traild_history_expired_events_total 0\n",
+        "traild_history_running 0\n",
         "traild_history_pending_bytes 0\n",
         "traild_history_bytes 0\n",
         "traild_history_files 0\n",
