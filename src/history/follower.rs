@@ -290,7 +290,7 @@ impl Follower {
     fn gather(&mut self, chunk: Chunk, now: Instant) {
         let mut held = 0;
         let mut kept = false;
-        let oldest = oldest_kept(self.options.retention, WallMillis::now());
+        let oldest = self.oldest_kept(WallMillis::now());
         for (position, frame) in chunk.into_frames() {
             held += frame.len();
             if let Some(given) = self.wanted(position, frame, oldest) {
@@ -458,21 +458,19 @@ impl Follower {
     /// follows soon, unless there is none, or the disk does not take it.
     fn tidy(&mut self) {
         let now = WallMillis::now();
-        self.files.tidy(oldest_kept(self.options.retention, now));
+        self.files.tidy(self.oldest_kept(now));
         if self.files.make_filter(now) {
             self.tidy_at = Instant::now();
         }
         self.store.measure();
     }
 
+    fn oldest_kept(&self, now: WallMillis) -> i64 {
+        self.store.oldest_kept(self.options.retention, now)
+    }
+
     fn count_pending(&self) {
         self.backlog.seen.store(self.written.0, Ordering::Relaxed);
         self.backlog.measure();
     }
-}
-
-/// The second of the oldest events that are kept, since 1970.
-pub fn oldest_kept(retention: Duration, now: WallMillis) -> i64 {
-    let retention = i64::try_from(retention.as_secs()).unwrap_or(i64::MAX);
-    now.unix_seconds().saturating_sub(retention)
 }

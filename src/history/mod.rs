@@ -150,7 +150,7 @@ impl History {
             Kept::In(store) => store.clone(),
         };
         // Files go by the day, events by the second.
-        let oldest = follower::oldest_kept(self.retention, WallMillis::now());
+        let oldest = store::oldest_kept(self.retention, WallMillis::now());
         query.times.0 = query.times.0.max(oldest);
         let permits = self.permits.clone();
         let permit = permits.acquire_owned().await;

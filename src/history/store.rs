@@ -15,6 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use zstd::zstd_safe::DCtx;
 
@@ -300,6 +301,15 @@ impl Store {
         let mut readers = lock(&self.readers);
         readers.idle.remove(&id);
         readers.order.retain(|it| *it != id);
+    }
+
+    /// The second of the oldest events that are kept, since 1970: by the clock, but never as if it were more than a day after the newest day
+    /// of which there is a file. A clock that jumps ahead must not delete the history.
+    pub fn oldest_kept(&self, retention: Duration, now: WallMillis) -> i64 {
+        let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
+        let newest = parts.last_key_value();
+        let latest = newest.map_or(i64::MAX, |(id, _)| (id.day_start() + 2 * DAY) * 1000);
+        oldest_kept(retention, WallMillis(now.0.min(latest)))
     }
 
     /// Removes the files of days that ended before this second. How many they were.
@@ -662,6 +672,12 @@ impl Search<'_> {
             }),
         }
     }
+}
+
+/// The second of the oldest events that are answered, since 1970.
+pub fn oldest_kept(retention: Duration, now: WallMillis) -> i64 {
+    let retention = i64::try_from(retention.as_secs()).unwrap_or(i64::MAX);
+    now.unix_seconds().saturating_sub(retention)
 }
 
 fn place(part: PartId, at: i64) -> Place {

@@ -491,6 +491,31 @@ fn a_damaged_event_is_left_out_and_counted() {
 }
 
 #[test]
+fn a_clock_that_jumps_ahead_deletes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let at = |days: i64| WallMillis((MAY + days * DAY) * 1000);
+    let days = |seconds: i64| (seconds - MAY) / DAY;
+    assert_eq!(days(store.oldest_kept(RETENTION, at(500))), 410);
+    let mut files = Files::new(store.clone());
+    let scope = scope("111122223333", "us-east-1", Category::Management);
+    let given = |day: i64| {
+        let json = format!(r#"{{"eventID":"id-{day}"}}"#);
+        known(day as u64, scope, MAY + day * DAY, false, &json).given
+    };
+    files.write(&[given(0), given(50)]).unwrap();
+    for (now, oldest) in [(50, -40), (51, -39), (500, -38), (90_000, -38)] {
+        assert_eq!(days(store.oldest_kept(RETENTION, at(now))), oldest, "{now}");
+    }
+    files.tidy(store.oldest_kept(RETENTION, at(500)));
+    assert_eq!(store_has(&store), 2);
+    // Time has passed, and events have come.
+    files.write(&[given(100)]).unwrap();
+    files.tidy(store.oldest_kept(RETENTION, at(100)));
+    assert_eq!(store_has(&store), 2);
+}
+
+#[test]
 fn an_event_dated_far_ahead_is_kept_with_those_it_came_with() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
