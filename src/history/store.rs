@@ -516,8 +516,8 @@ impl Search<'_> {
                 if self.heads.peek().is_some_and(|(head, _)| head > newest) {
                     break;
                 }
-                if let Some((_, part)) = closed.pop() {
-                    self.open(&part)?;
+                if let Some((newest, part)) = closed.pop() {
+                    self.open(&part, newest.at)?;
                 }
             }
             let Some((found, source)) = self.heads.pop() else {
@@ -560,7 +560,8 @@ impl Search<'_> {
         (part.at(from), high)
     }
 
-    fn open(&mut self, part: &Arc<Part>) -> Result<(), LookupError> {
+    /// Begins with a part, at `newest`: what came since is not of this page, whose order it would break.
+    fn open(&mut self, part: &Arc<Part>, newest: i64) -> Result<(), LookupError> {
         let state = part.state().clone();
         let mut keys = Keys::new(part.seed, &self.query.scope);
         let keys = match &self.query.filter {
@@ -579,7 +580,7 @@ impl Search<'_> {
                 read: Vec::new(),
                 has_more: true,
             });
-            self.fill(self.sources.len() - 1, high)?;
+            self.fill(self.sources.len() - 1, high.min(newest.saturating_add(1)))?;
         }
         Ok(())
     }
