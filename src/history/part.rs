@@ -530,7 +530,7 @@ impl Reader {
 /// The files of a part, as far as there are any: the database, what SQLite keeps beside it, and the filter.
 pub fn files(directory: &Path, id: PartId) -> [PathBuf; 4] {
     let stem = id.stem();
-    ["db-wal", "db-shm", "filter", "db"].map(|end| directory.join(format!("{stem}.{end}")))
+    ["db", "db-wal", "db-shm", "filter"].map(|end| directory.join(format!("{stem}.{end}")))
 }
 
 /// Bytes of the write-ahead log that lies beside a part, some of which may not be in their place.
@@ -543,7 +543,7 @@ pub fn filter_path(directory: &Path, id: PartId) -> PathBuf {
     directory.join(format!("{}.filter", id.stem()))
 }
 
-/// Removes a part, with all that lies beside it.
+/// Removes a part, with all that lies beside it: the database first, as it is nothing without its log.
 pub fn remove(directory: &Path, id: PartId) -> std::io::Result<()> {
     for path in files(directory, id) {
         match std::fs::remove_file(path) {

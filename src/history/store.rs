@@ -249,9 +249,7 @@ impl Store {
         };
         let mut state = part.state();
         state.head = *writer.head();
-        if let FilterState::Open(_) = std::mem::replace(&mut state.filter, FilterState::None) {
-            self.open_filters.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.drop_filter(&mut state);
     }
 
     /// Whether something was put aside that [`take_lost`](Self::take_lost) has not told.
@@ -276,7 +274,8 @@ impl Store {
                 let Some(name) = path.file_name().filter(|_| path.exists()) else {
                     continue;
                 };
-                let name = format!("{}.{stamp}", name.to_string_lossy());
+                // In front: SQLite looks for a log by the name of its database.
+                let name = format!("{stamp}.{}", name.to_string_lossy());
                 std::fs::rename(&path, quarantine.join(name))?;
             }
             Ok(())
@@ -294,9 +293,7 @@ impl Store {
     fn forget(&self, id: PartId) {
         if let Some(part) = self.parts_mut().remove(&id) {
             part.is_gone.store(true, Ordering::Release);
-            if let FilterState::Open(_) = part.state().filter {
-                self.open_filters.fetch_sub(1, Ordering::Relaxed);
-            }
+            self.drop_filter(&mut part.state());
         }
         let mut readers = lock(&self.readers);
         readers.idle.remove(&id);
@@ -367,6 +364,12 @@ impl Store {
         }
     }
 
+    fn drop_filter(&self, state: &mut State) {
+        if let FilterState::Open(_) = std::mem::replace(&mut state.filter, FilterState::None) {
+            self.open_filters.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     /// Whether the part may have events of this key.
     fn may_have(&self, part: &Part, state: &State, key: i64) -> bool {
         let filter = match &state.filter {
@@ -387,12 +390,7 @@ impl Store {
                     file = part.id.stem(),
                     "the filter of a file of history is damaged and made anew"
                 );
-                let mut state = part.state();
-                if let FilterState::Open(_) =
-                    std::mem::replace(&mut state.filter, FilterState::None)
-                {
-                    self.open_filters.fetch_sub(1, Ordering::Relaxed);
-                }
+                self.drop_filter(&mut part.state());
                 true
             }
             Err(_) => true,
