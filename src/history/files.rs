@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::part::{self, DAY, Given, MAX_EVENTS, PartError, PartId, Writer};
+use super::part::{self, DAY, Given, Head, MAX_BYTES, MAX_EVENTS, PartError, PartId, Writer};
 use super::store::Store;
 use crate::clock::WallMillis;
 use crate::event::Record;
@@ -26,8 +26,9 @@ pub struct Files {
     writers: BTreeMap<PartId, Open>,
     /// Files without a writer whose log may have what is not on the disk: left by the run before, or after an error.
     unsynced: BTreeSet<PartId>,
-    /// Events of a file.
+    /// Events of a file, and bytes.
     most: u64,
+    most_bytes: u64,
     /// The file whose filter was the last to be tried.
     filtered: Option<PartId>,
 }
@@ -67,6 +68,7 @@ impl Files {
             unsynced,
             writers: BTreeMap::new(),
             most: MAX_EVENTS,
+            most_bytes: MAX_BYTES,
             filtered: None,
         }
     }
@@ -78,6 +80,19 @@ impl Files {
             most,
             ..Self::new(store)
         }
+    }
+
+    /// With files of fewer bytes, so that a test has many.
+    #[cfg(test)]
+    pub fn with_bytes_at_most(store: Arc<Store>, most_bytes: u64) -> Self {
+        Self {
+            most_bytes,
+            ..Self::new(store)
+        }
+    }
+
+    fn is_full(&self, head: &Head) -> bool {
+        head.events >= self.most || head.bytes >= self.most_bytes
     }
 
     pub fn store(&self) -> &Arc<Store> {
@@ -119,7 +134,7 @@ impl Files {
             }
             let fits = events.partition_point(is_before_end);
             let (id, room) = match predecessor {
-                Some((id, head)) if head.events < self.most => (id, self.most - head.events),
+                Some((id, head)) if !self.is_full(&head) => (id, self.most - head.events),
                 _ => {
                     let newest = parts.iter().map(|(id, _)| id.number).max();
                     let number = newest.map_or(0, |newest| newest + 1);
@@ -306,7 +321,7 @@ impl Files {
         let today = now.unix_seconds().div_euclid(DAY);
         let mut lacking = self.store.parts();
         lacking.retain(|part| {
-            let is_done = part.head().events >= self.most || i64::from(part.id().day) < today;
+            let is_done = self.is_full(&part.head()) || i64::from(part.id().day) < today;
             is_done && !self.writers.contains_key(&part.id()) && part.lacks_filter()
         });
         let next = lacking.iter().find(|part| Some(part.id()) > self.filtered);

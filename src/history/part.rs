@@ -1,4 +1,4 @@
-//! One file of history: an SQLite database with up to [`MAX_EVENTS`] events of one day, in the order of the journal.
+//! One file of history: an SQLite database with up to [`MAX_EVENTS`] events of one day, or about [`MAX_BYTES`], in the order of the journal.
 //!
 //! ```text
 //! part        one row: the span of the journal that it has, how many events, the seed of its keys
@@ -30,6 +30,8 @@ use crate::wal::Position;
 
 /// Events of a file.
 pub const MAX_EVENTS: u64 = 1 << 18;
+/// A file that has so many bytes is full: of events with many postings it holds fewer, and its filter is built in memory.
+pub const MAX_BYTES: u64 = 512 << 20;
 
 pub const DAY: i64 = 86_400;
 
@@ -106,6 +108,8 @@ pub struct Head {
     /// … up to this one.
     pub upto: Position,
     pub events: u64,
+    /// Of the database, with what is in its log.
+    pub bytes: u64,
     /// The lowest and the highest `at`.
     pub first_at: i64,
     pub last_at: i64,
@@ -168,6 +172,7 @@ fn head(connection: &Connection) -> Result<Head, PartError> {
         (0, 0) => return Err(PartError::Empty),
         _ => return Err(PartError::Foreign),
     }
+    let bytes = bytes(connection)?;
     let sql = "SELECT from_position, upto_position, events, first_at, last_at, seed FROM part";
     let head = connection.query_row(sql, [], |row| {
         let unsigned = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
@@ -175,12 +180,19 @@ fn head(connection: &Connection) -> Result<Head, PartError> {
             from: Position(unsigned(0)?),
             upto: Position(unsigned(1)?),
             events: unsigned(2)?,
+            bytes,
             first_at: row.get(3)?,
             last_at: row.get(4)?,
             seed: unsigned(5)?,
         })
     })?;
     Ok(head)
+}
+
+fn bytes(connection: &Connection) -> Result<u64, PartError> {
+    let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let bytes = number("page_count")?.saturating_mul(number("page_size")?);
+    Ok(u64::try_from(bytes).unwrap_or_default())
 }
 
 fn dictionaries(connection: &Connection) -> Result<Vec<(u8, Vec<u8>)>, PartError> {
@@ -212,6 +224,7 @@ impl Writer {
             from,
             upto: from,
             events: 0,
+            bytes: 0,
             first_at: i64::MAX,
             last_at: i64::MIN,
             seed: u64::from_le_bytes(seed),
@@ -310,6 +323,7 @@ impl Writer {
         if is_as_known != 1 {
             return Err(PartError::Changed);
         }
+        head.bytes = bytes(&transaction)?;
         transaction.commit()?;
         self.head = head;
         Ok(())

@@ -516,6 +516,35 @@ fn a_clock_that_jumps_ahead_deletes_nothing() {
 }
 
 #[test]
+fn a_file_is_full_by_its_bytes_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let mut files = Files::with_bytes_at_most(store.clone(), 256 << 10);
+    let scope = scope("111122223333", "us-east-1", Category::Management);
+    let names: Vec<String> = (0..100).map(|n| format!(r#"{{"ARN":"arn:aws:s3:::b/{n}"}}"#)).collect();
+    let list: Vec<Given> = (0..400)
+        .map(|number| {
+            let resources = names.join(",");
+            let json = format!(r#"{{"eventID":"id-{number}","resources":[{resources}]}}"#);
+            known(number, scope, MAY, false, &json).given
+        })
+        .collect();
+    for events in list.chunks(20) {
+        files.write(events).unwrap();
+    }
+    let parts = store.parts();
+    assert!(parts.len() > 3, "{} files", parts.len());
+    assert!(parts.iter().all(|part| part.head().bytes < 512 << 10));
+    let again = open(directory.path());
+    assert!(again.parts().iter().zip(&parts).all(|(a, b)| a.head() == b.head()));
+    assert_eq!(all_pages(&store, &everything(scope)).len(), 400);
+    // All but the last are at rest, and get their filters.
+    while files.make_filter(WallMillis(MAY * 1000)) {}
+    let lacking = parts.iter().filter(|part| part.lacks_filter());
+    assert!(lacking.count() <= 4, "those that are open for writing");
+}
+
+#[test]
 fn an_event_dated_far_ahead_is_kept_with_those_it_came_with() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
