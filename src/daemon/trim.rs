@@ -146,7 +146,8 @@ impl Trimmer {
         let (journal, ledger) = self.held();
         let of_legs = self.journal_followers.floor(journal);
         let is_full = self.journal.obstacle().is_some();
-        let must_go = is_full || self.journal.bytes() > self.journal_max_bytes - self.journal_max_bytes / 16;
+        let must_go =
+            is_full || self.journal.bytes() > self.journal_max_bytes - self.journal_max_bytes / 16;
         let history = self.history.as_ref();
         let floor = history.map_or(of_legs, |it| it.floor(of_legs, must_go));
         let mut sidecars = self.sidecars.lock().unwrap_or_else(PoisonError::into_inner);

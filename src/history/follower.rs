@@ -20,17 +20,18 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Bounds;
+use super::feed::{Feed, Happened};
 use super::files::{Files, WriteError};
 use super::metrics::Metrics;
 use super::part::Given;
 use super::store::Store;
 use crate::clock::WallMillis;
 use crate::event::{Category, Record};
-use crate::pump::{Tail, TailError};
+use crate::pump::TailError;
 use crate::snapshot;
 use crate::telemetry::chain;
 use crate::wal::{Chunk, Position, Wal};
@@ -84,7 +85,7 @@ pub struct Follower {
     files: Files,
     options: Options,
     journal: Wal,
-    tail: Tail,
+    feed: Feed,
     gathered: Vec<Given>,
     /// Of the chunks that `gathered` holds on to.
     gathered_bytes: usize,
@@ -101,7 +102,6 @@ pub struct Follower {
     told_at: Option<Instant>,
     progress: watch::Sender<Position>,
     backlog: Backlog,
-    cut: watch::Receiver<Position>,
 }
 
 /// How much of the journal the history has not seen, whether its follower has a processor or not.
@@ -124,14 +124,6 @@ impl Backlog {
         let behind = i64::try_from(behind).unwrap_or(i64::MAX);
         self.metrics().pending_bytes.set(behind);
     }
-}
-
-/// What happens next.
-enum Happened {
-    Stop,
-    Cut,
-    Read(Result<Chunk, TailError>),
-    Time,
 }
 
 /// Why it waits.
@@ -175,7 +167,7 @@ impl Follower {
         backlog.measure();
         let now = Instant::now();
         Self {
-            tail: Tail::new(&journal, from),
+            feed: Feed::new(&journal, from, cut),
             files: Files::new(store.clone()),
             store,
             options,
@@ -191,7 +183,6 @@ impl Follower {
             told_at: None,
             progress: watch::Sender::new(from),
             backlog,
-            cut,
         }
     }
 
@@ -209,24 +200,27 @@ impl Follower {
         self.backlog.clone()
     }
 
-    /// Runs until `stop`, or until the journal is closed. Blocking: it wants a thread of its own, which `runtime` reads for.
-    pub fn run(mut self, runtime: &Handle, stop: &CancellationToken) -> Result<(), FollowError> {
+    /// Starts what reads the journal for it, with the priority of this thread. In a runtime.
+    pub fn start_reading(&mut self, stop: &CancellationToken) -> std::io::Result<()> {
+        self.feed.start(Handle::current(), stop.clone())
+    }
+
+    /// Runs until `stop`, or until the journal is closed. Blocking: it wants a thread of its own.
+    pub fn run(mut self, stop: &CancellationToken) -> Result<(), FollowError> {
         self.tidy();
         while !stop.is_cancelled() {
-            let before = self.tail.position();
-            let happened = runtime.block_on(self.next(stop));
+            let before = self.feed.position();
+            let happened = self.next()?;
             let now = Instant::now();
             // Before anything is written: what was gathered comes after what is lost.
             let reads_again = self.look_again_if_lost();
             match happened {
                 Happened::Stop => break,
-                Happened::Cut => self.obey_cut(),
-                Happened::Read(_) if reads_again => {}
-                Happened::Read(chunk) => {
-                    let chunk = chunk?;
-                    self.count_jump(before, &chunk);
-                    self.gather(chunk, now);
-                }
+                Happened::Cut(upto) => self.obey_cut(upto),
+                Happened::Read(_) | Happened::Gone(_) if reads_again => {}
+                Happened::Read(chunk) => self.gather(chunk, now),
+                // A full journal does not wait until a cut is obeyed.
+                Happened::Gone(upto) => self.tell_skipped(before, upto),
                 Happened::Time => {}
             }
             if self.paused_until.is_some_and(|until| until <= now) {
@@ -243,14 +237,15 @@ impl Follower {
                 self.tidy_at = now + TIDY_EVERY;
                 self.tidy();
             }
-            self.count_pending();
+            // Measured elsewhere: the journal's end is behind a lock.
+            self.backlog.seen.store(self.written.0, Ordering::Relaxed);
         }
         // What is not on the disk for certain is read again by the next run, and found to be there.
         self.write_or_pause(Instant::now());
         Ok(())
     }
 
-    async fn next(&mut self, stop: &CancellationToken) -> Happened {
+    fn next(&mut self) -> Result<Happened, TailError> {
         let has_room = self.gathered_bytes < GATHERED_BYTES && self.paused_until.is_none();
         let mut wake = (self.synced_at + SYNC_EVERY).min(self.tidy_at);
         if let Some(until) = self.paused_until {
@@ -258,23 +253,8 @@ impl Follower {
         } else if let Some(since) = self.since {
             wake = wake.min(since + AT_LEAST_EVERY);
         }
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => Happened::Stop,
-            Ok(()) = self.cut.changed() => Happened::Cut,
-            // Before the time, as what is due is done after a read, too.
-            chunk = self.tail.next(), if has_room => Happened::Read(chunk),
-            () = sleep_until(wake) => Happened::Time,
-        }
-    }
-
-    /// A full journal does not wait until a cut is obeyed: reading goes on at what it still has, and what is in between is counted.
-    fn count_jump(&self, before: Position, chunk: &Chunk) {
-        let start = self.journal.start();
-        let first = chunk.iter().next().map_or(chunk.next, |(first, _)| first);
-        if before < start && start <= first {
-            self.tell_skipped(before, start);
-        }
+        let most = wake.saturating_duration_since(Instant::now());
+        self.feed.next(has_room, most)
     }
 
     fn tell_skipped(&self, from: Position, to: Position) {
@@ -303,7 +283,7 @@ impl Follower {
             self.since.get_or_insert(now);
         }
         if self.gathered.is_empty() {
-            self.written = self.tail.position();
+            self.written = self.feed.position();
         }
     }
 
@@ -334,7 +314,7 @@ impl Follower {
     }
 
     fn holds_too_much(&self, now: Instant) -> bool {
-        let held = self.tail.position().0.saturating_sub(self.synced.0);
+        let held = self.feed.position().0.saturating_sub(self.synced.0);
         held >= self.options.bounds.held_bytes && now >= self.synced_at + SYNC_AT_MOST_EVERY
     }
 
@@ -360,7 +340,7 @@ impl Follower {
         }
         self.gathered.clear();
         (self.gathered_bytes, self.since, self.told_at) = (0, None, None);
-        self.written = self.tail.position();
+        self.written = self.feed.position();
         Ok(())
     }
 
@@ -403,9 +383,8 @@ impl Follower {
         Ok(())
     }
 
-    /// The journal cannot wait any longer for what is before the position that `cut` tells. What cannot be written now is left out.
-    fn obey_cut(&mut self) {
-        let upto = *self.cut.borrow_and_update();
+    /// The journal cannot wait any longer for what is before `upto`. What cannot be written now is left out.
+    fn obey_cut(&mut self, upto: Position) {
         if upto <= self.synced {
             self.progress.send_replace(self.synced);
             return;
@@ -419,8 +398,8 @@ impl Follower {
         let from = self.written;
         if upto > self.written {
             self.gathered.retain(|given| given.position >= upto);
-            if self.tail.position() < upto {
-                self.tail = Tail::new(&self.journal, upto);
+            if self.feed.position() < upto {
+                self.feed.seek(upto);
             }
             self.written = upto;
             self.tell_skipped(from, upto);
@@ -440,7 +419,7 @@ impl Follower {
         self.gathered.clear();
         (self.gathered_bytes, self.since) = (0, None);
         let start = self.journal.start();
-        self.tail = Tail::new(&self.journal, start);
+        self.feed.seek(start);
         (self.written, self.synced) = (start, start);
         self.progress.send_replace(start);
         // For a run that ends before it has read all of it.
@@ -467,10 +446,5 @@ impl Follower {
 
     fn oldest_kept(&self, now: WallMillis) -> i64 {
         self.store.oldest_kept(self.options.retention, now)
-    }
-
-    fn count_pending(&self) {
-        self.backlog.seen.store(self.written.0, Ordering::Relaxed);
-        self.backlog.measure();
     }
 }

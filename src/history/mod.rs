@@ -8,10 +8,12 @@
 //!  attribute   what an event can be looked up by      resources   what it names, by service
 //!  key         what postings are kept by              filter      which files need not be opened
 //!  part        one file                               files       those that are written
-//!  store       all of them, and lookups               follower    from the journal into the files
+//!  store       all of them, and lookups               feed        reads the journal
+//!  follower    from the journal into the files
 //! ```
 
 pub mod attribute;
+mod feed;
 pub mod files;
 pub mod filter;
 pub mod follower;
@@ -170,19 +172,21 @@ impl History {
 const GRACE: Duration = Duration::from_millis(300);
 
 /// How often it is told how far a follower is behind, whatever that one does.
-const MEASURE_EVERY: Duration = Duration::from_secs(1);
+const MEASURE_EVERY: Duration = Duration::from_millis(250);
 
 /// Runs a follower on a thread of its own, until `stop`. It ends before only if the journal does.
-pub async fn follow(follower: Follower, stop: CancellationToken) {
-    let runtime = tokio::runtime::Handle::current();
+pub async fn follow(mut follower: Follower, stop: CancellationToken) {
     let (progress, backlog) = (follower.progress(), follower.backlog());
     let (done, mut ended) = oneshot::channel();
     let stopped = stop.clone();
     let thread = std::thread::Builder::new().name("history".to_owned());
-    let spawned = thread.spawn(move || {
-        background::give_way(Priority::Lowest);
-        // Nobody may be there any more.
-        let _ = done.send(follower.run(&runtime, &stop));
+    // What this one reads with keeps the usual priority, so it is started here.
+    let spawned = follower.start_reading(&stop).and_then(|()| {
+        thread.spawn(move || {
+            background::give_way(Priority::Lowest);
+            // Nobody may be there any more.
+            let _ = done.send(follower.run(&stop));
+        })
     });
     if let Err(error) = spawned {
         tracing::error!(%error, "the thread of the event history cannot be started");

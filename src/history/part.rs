@@ -340,9 +340,9 @@ impl Writer {
     /// Makes everything that was added survive a power loss. Whether it is all in its place; a lookup under way may have been in the way.
     pub fn sync(&self) -> Result<bool, PartError> {
         let sql = "PRAGMA wal_checkpoint(PASSIVE)";
-        let row: (i64, i64, i64) = self.connection.query_row(sql, [], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })?;
+        let row: (i64, i64, i64) = self
+            .connection
+            .query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         // One that could not begin says -1 of the log and of what is in place.
         let (busy, pages, in_place) = row;
         Ok(busy == 0 && pages >= 0 && pages == in_place)
@@ -371,8 +371,7 @@ fn connect(path: &Path, more: OpenFlags) -> Result<Connection, PartError> {
 
 fn prepare(connection: &Connection) -> Result<(), PartError> {
     // What a checkpoint has put in place survives a power loss, and a file is whole after one in any case.
-    let mode: String =
-        connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
         return Err(PartError::NoLog(mode));
     }
