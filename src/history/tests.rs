@@ -63,6 +63,15 @@ fn scope(account: &str, region: &str, category: Category) -> Scope {
     }
 }
 
+/// Events of one second, one after another.
+fn numbered(scope: Scope, count: u64) -> Vec<Given> {
+    let event = |number| {
+        let json = format!(r#"{{"eventID":"id-{number}"}}"#);
+        known(number, scope, MAY, false, &json).given
+    };
+    (0..count).map(event).collect()
+}
+
 /// An event like others, and unlike all.
 fn random(rng: &mut Random, number: u64) -> Known {
     let scope = scope(
@@ -338,12 +347,7 @@ fn a_file_that_is_put_aside_while_it_is_written_is_not_written_any_more() {
     let store = open(directory.path());
     let mut files = Files::new(store.clone());
     let scope = scope("111122223333", "us-east-1", Category::Management);
-    let list: Vec<Given> = (0..6)
-        .map(|number| {
-            let json = format!(r#"{{"eventID":"id-{number}"}}"#);
-            known(number, scope, MAY, false, &json).given
-        })
-        .collect();
+    let list = numbered(scope, 6);
     files.write(&list[..3]).unwrap();
     let id = store.parts()[0].id();
     store.quarantine(id, &super::part::PartError::Foreign);
@@ -377,12 +381,7 @@ fn what_is_said_to_be_on_the_disk_is_there_without_a_log() {
     let directory = tempfile::tempdir().unwrap();
     let has = || store_has(&open(after_power_loss(directory.path()).path()));
     let scope = scope("111122223333", "us-east-1", Category::Management);
-    let list: Vec<Given> = (0..9)
-        .map(|number| {
-            let json = format!(r#"{{"eventID":"id-{number}"}}"#);
-            known(number, scope, MAY, false, &json).given
-        })
-        .collect();
+    let list = numbered(scope, 9);
     let mut files = Files::new(open(directory.path()));
     files.write(&list[..3]).unwrap();
     assert_eq!(has(), 0, "so far it is in the log");
@@ -445,12 +444,7 @@ fn a_log_that_was_large_once_is_small_again() {
 fn two_that_write_have_each_event_once() {
     let directory = tempfile::tempdir().unwrap();
     let scope = scope("111122223333", "us-east-1", Category::Management);
-    let list: Vec<Given> = (0..6)
-        .map(|number| {
-            let json = format!(r#"{{"eventID":"id-{number}"}}"#);
-            known(number, scope, MAY, false, &json).given
-        })
-        .collect();
+    let list = numbered(scope, 6);
     let mut before = Files::new(open(directory.path()));
     before.write(&list[..2]).unwrap();
     let store = open(directory.path());
