@@ -229,7 +229,9 @@ impl Daemon {
         let digest_metrics = digest::writer::view::Metrics::default();
         digest_metrics.register(registry.inner());
         let history_metrics = crate::history::Metrics::default();
-        history_metrics.register(registry.inner());
+        if config.history.enabled {
+            history_metrics.register(registry.inner());
+        }
         if let Some(tls) = &tls {
             tls.register(registry.inner());
         }

@@ -67,6 +67,16 @@ pub struct Lasting {
 }
 
 impl Lasting {
+    /// The lowest position that is kept for it, below `held`. When the journal `must_go`, what was cut off is not, whether the follower
+    /// has let go of it or not: it may wait long for a processor.
+    fn floor(&self, held: Position, must_go: bool) -> Position {
+        let wanted = *self.progress.borrow();
+        held.min(match must_go {
+            true => wanted.max(*self.cut.borrow()),
+            false => wanted,
+        })
+    }
+
     fn cut_to(&self, cut: Position) {
         raise(&self.cut, cut);
     }
@@ -135,8 +145,11 @@ impl Trimmer {
     fn trim(&mut self) -> bool {
         let (journal, ledger) = self.held();
         let of_legs = self.journal_followers.floor(journal);
+        let is_full = self.journal.obstacle().is_some();
+        let must_go =
+            is_full || self.journal.bytes() > self.journal_max_bytes - self.journal_max_bytes / 16;
         let history = self.history.as_ref();
-        let floor = history.map_or(of_legs, |it| of_legs.min(*it.progress.borrow()));
+        let floor = history.map_or(of_legs, |it| it.floor(of_legs, must_go));
         let mut sidecars = self.sidecars.lock().unwrap_or_else(PoisonError::into_inner);
         let trimmed = sidecars.trim(&self.journal, floor);
         drop(sidecars);
@@ -150,7 +163,6 @@ impl Trimmer {
                 return false;
             }
         }
-        let is_full = self.journal.obstacle().is_some();
         let mut cuts = false;
         let limit = self.journal_max_bytes - self.journal_max_bytes / 8;
         let excess_bytes = excess(self.journal.bytes(), limit, is_full);
@@ -237,6 +249,22 @@ mod tests {
         assert_eq!(excess(50, 100, false), 0);
         assert_eq!(excess(50, 100, true), 1);
         assert_eq!(excess(130, 100, true), 30);
+    }
+
+    #[test]
+    fn a_full_journal_does_not_wait_for_the_history_to_let_go() {
+        let at = watch::Sender::new(Position(40));
+        let history = Lasting {
+            progress: at.subscribe(),
+            cut: watch::Sender::new(Position(0)),
+        };
+        assert_eq!(history.floor(Position(90), true), Position(40));
+        history.cut_to(Position(60));
+        assert_eq!(history.floor(Position(90), false), Position(40));
+        assert_eq!(history.floor(Position(90), true), Position(60));
+        assert_eq!(history.floor(Position(50), true), Position(50));
+        at.send_replace(Position(70));
+        assert_eq!(history.floor(Position(90), true), Position(70));
     }
 
     #[test]

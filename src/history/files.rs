@@ -3,11 +3,11 @@
 //! A file tells which span of the journal it has of its day, in the transaction of its events. Events that are given again, in any batch, are left out when a
 //! file of their day has them in its span; so all that is asked is that no event is left out between two that are given.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::part::{DAY, Given, MAX_EVENTS, PartError, PartId, Writer};
+use super::part::{self, DAY, Given, Head, MAX_BYTES, MAX_EVENTS, PartError, PartId, Writer};
 use super::store::Store;
 use crate::clock::WallMillis;
 use crate::event::Record;
@@ -24,8 +24,13 @@ const WRITERS: usize = 4;
 pub struct Files {
     store: Arc<Store>,
     writers: BTreeMap<PartId, Open>,
-    /// Events of a file.
+    /// Files without a writer whose log may have what is not on the disk: left by the run before, or after an error.
+    unsynced: BTreeSet<PartId>,
+    /// Events of a file, and bytes.
     most: u64,
+    most_bytes: u64,
+    /// The file whose filter was the last to be tried.
+    filtered: Option<PartId>,
 }
 
 /// A file that is written.
@@ -55,10 +60,16 @@ impl WriteError {
 
 impl Files {
     pub fn new(store: Arc<Store>) -> Self {
+        let parts = store.parts().into_iter().map(|part| part.id());
+        let has_log = |id: &PartId| part::log_bytes(store.directory(), *id) > 0;
+        let unsynced = parts.filter(has_log).collect();
         Self {
             store,
+            unsynced,
             writers: BTreeMap::new(),
             most: MAX_EVENTS,
+            most_bytes: MAX_BYTES,
+            filtered: None,
         }
     }
 
@@ -69,6 +80,19 @@ impl Files {
             most,
             ..Self::new(store)
         }
+    }
+
+    /// With files of fewer bytes, so that a test has many.
+    #[cfg(test)]
+    pub fn with_bytes_at_most(store: Arc<Store>, most_bytes: u64) -> Self {
+        Self {
+            most_bytes,
+            ..Self::new(store)
+        }
+    }
+
+    fn is_full(&self, head: &Head) -> bool {
+        head.events >= self.most || head.bytes >= self.most_bytes
     }
 
     pub fn store(&self) -> &Arc<Store> {
@@ -110,7 +134,7 @@ impl Files {
             }
             let fits = events.partition_point(is_before_end);
             let (id, room) = match predecessor {
-                Some((id, head)) if head.events < self.most => (id, self.most - head.events),
+                Some((id, head)) if !self.is_full(&head) => (id, self.most - head.events),
                 _ => {
                     let newest = parts.iter().map(|(id, _)| id.number).max();
                     let number = newest.map_or(0, |newest| newest + 1);
@@ -130,7 +154,9 @@ impl Files {
         let Some(first) = events.first() else {
             return Ok(());
         };
-        let mut open = match self.writers.remove(&id) {
+        // A lookup may have put the file aside; then its writer is of what lies in quarantine.
+        let is_known = self.store.part(id).is_some();
+        let mut open = match self.writers.remove(&id).filter(|_| is_known) {
             Some(open) => Ok(open),
             None => self.open(id, first.position),
         };
@@ -151,23 +177,32 @@ impl Files {
                 Ok(())
             }
             Err(error) => {
-                // What it was to write is found missing by the next attempt, in any case.
-                if error.is_damage() {
-                    self.store.quarantine(id, &error);
-                }
-                Err(WriteError::of(id)(error))
+                // What it was to write is found missing by the next attempt, in any case. What it wrote before may be in its log.
+                self.unsynced.insert(id);
+                Err(self.failed(id, error))
             }
         }
     }
 
+    /// Puts the file aside if it is the file's fault.
+    fn failed(&self, id: PartId, error: PartError) -> WriteError {
+        if error.is_damage() {
+            self.store.quarantine(id, &error);
+        }
+        WriteError::of(id)(error)
+    }
+
+    /// Goes on with a part, or makes it, if the store does not know it.
     fn open(&self, id: PartId, from: Position) -> Result<Open, PartError> {
-        let parts = self.store.parts_of(id.day);
-        let known = parts.iter().find(|part| part.id() == id);
+        let known = self.store.part(id);
         let directory = self.store.directory();
         let writer = match known {
             Some(_) => Writer::open(directory, id)?,
             None => Writer::create(directory, id, from)?,
         };
+        if known.is_none() {
+            self.store.made(&writer);
+        }
         // By a thread of a daemon before, that was not waited for.
         if known.is_some_and(|part| part.head().events != writer.head().events) {
             self.store.wrote(&writer);
@@ -223,13 +258,31 @@ impl Files {
 
     /// Brings all that was written to the disk. Whether it is there: a lookup may have been in the way.
     pub fn sync(&mut self) -> Result<bool, WriteError> {
+        while let Some(id) = self.unsynced.first().copied() {
+            if let Some(part) = self.store.part(id)
+                && !self.writers.contains_key(&id)
+            {
+                let opened = self.open(id, part.head().from);
+                let open = opened.map_err(|error| self.failed(id, error))?;
+                self.writers.insert(id, open);
+            }
+            self.unsynced.remove(&id);
+        }
         let mut is_all = true;
+        let mut failed = None;
         for (id, open) in &mut self.writers {
             if open.is_dirty {
-                open.is_dirty = !open.writer.sync().map_err(WriteError::of(*id))?;
+                match open.writer.sync() {
+                    Ok(is_there) => open.is_dirty = !is_there,
+                    Err(error) => failed = Some((*id, error)),
+                }
                 is_all &= !open.is_dirty;
             }
         }
+        if let Some((id, error)) = failed {
+            return Err(self.failed(id, error));
+        }
+        self.close_some();
         Ok(is_all)
     }
 
@@ -244,8 +297,7 @@ impl Files {
     /// Forgets files that were put aside.
     pub fn forget_lost(&mut self) {
         let store = &self.store;
-        self.writers
-            .retain(|id, _| store.parts_of(id.day).iter().any(|part| part.id() == *id));
+        self.writers.retain(|id, _| store.part(*id).is_some());
     }
 
     /// Removes the files of days that ended before the second `oldest`, and closes those at rest.
@@ -263,13 +315,21 @@ impl Files {
         }
     }
 
-    /// Makes the filter of one file at rest that has none: one that is full, or of a day that is over. Whether there was one.
+    /// Makes the filter of one file at rest that has none: one that is full, or of a day that is over. Whether one was made: where that
+    /// fails, the next file is tried the next time.
     pub fn make_filter(&mut self, now: WallMillis) -> bool {
         let today = now.unix_seconds().div_euclid(DAY);
-        self.store.parts().iter().any(|part| {
-            let is_done = part.head().events >= self.most || i64::from(part.id().day) < today;
-            is_done && !self.writers.contains_key(&part.id()) && self.store.make_filter(part)
-        })
+        let mut lacking = self.store.parts();
+        lacking.retain(|part| {
+            let is_done = self.is_full(&part.head()) || i64::from(part.id().day) < today;
+            is_done && !self.writers.contains_key(&part.id()) && part.lacks_filter()
+        });
+        let next = lacking.iter().find(|part| Some(part.id()) > self.filtered);
+        let Some(part) = next.or(lacking.first()) else {
+            return false;
+        };
+        self.filtered = Some(part.id());
+        self.store.make_filter(part)
     }
 }
 

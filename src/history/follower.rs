@@ -13,22 +13,25 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Bounds;
+use super::feed::{Feed, Happened};
 use super::files::{Files, WriteError};
+use super::metrics::Metrics;
 use super::part::Given;
 use super::store::Store;
 use crate::clock::WallMillis;
 use crate::event::{Category, Record};
-use crate::pump::{Tail, TailError};
+use crate::pump::TailError;
 use crate::snapshot;
 use crate::telemetry::chain;
 use crate::wal::{Chunk, Position, Wal};
@@ -82,7 +85,7 @@ pub struct Follower {
     files: Files,
     options: Options,
     journal: Wal,
-    tail: Tail,
+    feed: Feed,
     gathered: Vec<Given>,
     /// Of the chunks that `gathered` holds on to.
     gathered_bytes: usize,
@@ -98,15 +101,29 @@ pub struct Follower {
     paused_until: Option<Instant>,
     told_at: Option<Instant>,
     progress: watch::Sender<Position>,
-    cut: watch::Receiver<Position>,
+    backlog: Backlog,
 }
 
-/// What happens next.
-enum Happened {
-    Stop,
-    Cut,
-    Read(Result<Chunk, TailError>),
-    Time,
+/// How much of the journal the history has not seen, whether its follower has a processor or not.
+#[derive(Clone)]
+pub struct Backlog {
+    journal: Wal,
+    store: Arc<Store>,
+    /// Where the follower is.
+    seen: Arc<AtomicU64>,
+}
+
+impl Backlog {
+    pub fn metrics(&self) -> &Metrics {
+        self.store.metrics()
+    }
+
+    pub fn measure(&self) {
+        let seen = self.seen.load(Ordering::Relaxed);
+        let behind = self.journal.durable().0.saturating_sub(seen);
+        let behind = i64::try_from(behind).unwrap_or(i64::MAX);
+        self.metrics().pending_bytes.set(behind);
+    }
 }
 
 /// Why it waits.
@@ -142,9 +159,15 @@ impl Follower {
             store.metrics().skipped_bytes.inc_by(start.0 - from.0);
         }
         let from = from.max(start);
+        let backlog = Backlog {
+            journal: journal.clone(),
+            store: store.clone(),
+            seen: Arc::new(AtomicU64::new(from.0)),
+        };
+        backlog.measure();
         let now = Instant::now();
         Self {
-            tail: Tail::new(&journal, from),
+            feed: Feed::new(&journal, from, cut),
             files: Files::new(store.clone()),
             store,
             options,
@@ -159,7 +182,7 @@ impl Follower {
             paused_until: None,
             told_at: None,
             progress: watch::Sender::new(from),
-            cut,
+            backlog,
         }
     }
 
@@ -173,16 +196,31 @@ impl Follower {
         self.progress.clone()
     }
 
-    /// Runs until `stop`, or until the journal is closed. Blocking: it wants a thread of its own, which `runtime` reads for.
-    pub fn run(mut self, runtime: &Handle, stop: &CancellationToken) -> Result<(), FollowError> {
+    pub fn backlog(&self) -> Backlog {
+        self.backlog.clone()
+    }
+
+    /// Starts what reads the journal for it, with the priority of this thread. In a runtime.
+    pub fn start_reading(&mut self, stop: &CancellationToken) -> std::io::Result<()> {
+        self.feed.start(Handle::current(), stop.clone())
+    }
+
+    /// Runs until `stop`, or until the journal is closed. Blocking: it wants a thread of its own.
+    pub fn run(mut self, stop: &CancellationToken) -> Result<(), FollowError> {
         self.tidy();
         while !stop.is_cancelled() {
-            let happened = runtime.block_on(self.next(stop));
+            let before = self.feed.position();
+            let happened = self.next()?;
             let now = Instant::now();
+            // Before anything is written: what was gathered comes after what is lost.
+            let reads_again = self.look_again_if_lost();
             match happened {
                 Happened::Stop => break,
-                Happened::Cut => self.obey_cut(),
-                Happened::Read(chunk) => self.gather(chunk?, now),
+                Happened::Cut(upto) => self.obey_cut(upto),
+                Happened::Read(_) | Happened::Gone(_) if reads_again => {}
+                Happened::Read(chunk) => self.gather(chunk, now),
+                // A full journal does not wait until a cut is obeyed.
+                Happened::Gone(upto) => self.tell_skipped(before, upto),
                 Happened::Time => {}
             }
             if self.paused_until.is_some_and(|until| until <= now) {
@@ -199,15 +237,15 @@ impl Follower {
                 self.tidy_at = now + TIDY_EVERY;
                 self.tidy();
             }
-            self.look_again_if_lost();
-            self.count_pending();
+            // Measured elsewhere: the journal's end is behind a lock.
+            self.backlog.seen.store(self.written.0, Ordering::Relaxed);
         }
         // What is not on the disk for certain is read again by the next run, and found to be there.
         self.write_or_pause(Instant::now());
         Ok(())
     }
 
-    async fn next(&mut self, stop: &CancellationToken) -> Happened {
+    fn next(&mut self) -> Result<Happened, TailError> {
         let has_room = self.gathered_bytes < GATHERED_BYTES && self.paused_until.is_none();
         let mut wake = (self.synced_at + SYNC_EVERY).min(self.tidy_at);
         if let Some(until) = self.paused_until {
@@ -215,20 +253,24 @@ impl Follower {
         } else if let Some(since) = self.since {
             wake = wake.min(since + AT_LEAST_EVERY);
         }
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => Happened::Stop,
-            Ok(()) = self.cut.changed() => Happened::Cut,
-            () = sleep_until(wake) => Happened::Time,
-            chunk = self.tail.next(), if has_room => Happened::Read(chunk),
-        }
+        let most = wake.saturating_duration_since(Instant::now());
+        self.feed.next(has_room, most)
+    }
+
+    fn tell_skipped(&self, from: Position, to: Position) {
+        self.store.metrics().skipped_bytes.inc_by(to.0 - from.0);
+        tracing::error!(
+            from = from.0,
+            to = to.0,
+            "journal is full and cannot wait for the event history any longer: the events in between are not in it"
+        );
     }
 
     /// Keeps what history wants of a chunk.
     fn gather(&mut self, chunk: Chunk, now: Instant) {
         let mut held = 0;
         let mut kept = false;
-        let oldest = oldest_kept(self.options.retention, WallMillis::now());
+        let oldest = self.oldest_kept(WallMillis::now());
         for (position, frame) in chunk.into_frames() {
             held += frame.len();
             if let Some(given) = self.wanted(position, frame, oldest) {
@@ -241,7 +283,7 @@ impl Follower {
             self.since.get_or_insert(now);
         }
         if self.gathered.is_empty() {
-            self.written = self.tail.position();
+            self.written = self.feed.position();
         }
     }
 
@@ -272,7 +314,7 @@ impl Follower {
     }
 
     fn holds_too_much(&self, now: Instant) -> bool {
-        let held = self.tail.position().0.saturating_sub(self.synced.0);
+        let held = self.feed.position().0.saturating_sub(self.synced.0);
         held >= self.options.bounds.held_bytes && now >= self.synced_at + SYNC_AT_MOST_EVERY
     }
 
@@ -298,7 +340,7 @@ impl Follower {
         }
         self.gathered.clear();
         (self.gathered_bytes, self.since, self.told_at) = (0, None, None);
-        self.written = self.tail.position();
+        self.written = self.feed.position();
         Ok(())
     }
 
@@ -321,7 +363,8 @@ impl Follower {
 
     /// Brings all that was written to the disk, and moves the place.
     fn sync(&mut self) -> Result<(), Trouble> {
-        if self.files.sync()? && self.written > self.synced {
+        // What was put aside is read again: the place must not move past it.
+        if self.files.sync()? && self.written > self.synced && !self.store.has_lost() {
             // Names of new files are on the disk before the place is.
             let saved = std::fs::File::open(self.store.directory())
                 .and_then(|directory| directory.sync_all())
@@ -340,9 +383,8 @@ impl Follower {
         Ok(())
     }
 
-    /// The journal cannot wait any longer for what is before the position that `cut` tells. What cannot be written now is left out.
-    fn obey_cut(&mut self) {
-        let upto = *self.cut.borrow_and_update();
+    /// The journal cannot wait any longer for what is before `upto`. What cannot be written now is left out.
+    fn obey_cut(&mut self, upto: Position) {
         if upto <= self.synced {
             self.progress.send_replace(self.synced);
             return;
@@ -356,16 +398,11 @@ impl Follower {
         let from = self.written;
         if upto > self.written {
             self.gathered.retain(|given| given.position >= upto);
-            if self.tail.position() < upto {
-                self.tail = Tail::new(&self.journal, upto);
+            if self.feed.position() < upto {
+                self.feed.seek(upto);
             }
             self.written = upto;
-            self.store.metrics().skipped_bytes.inc_by(upto.0 - from.0);
-            tracing::error!(
-                from = from.0,
-                to = upto.0,
-                "journal is full and cannot wait for the event history any longer: the events in between are not in it"
-            );
+            self.tell_skipped(from, upto);
         }
         if let Err(error) = self.save(upto) {
             tracing::warn!(%error, "the place of the event history cannot be saved");
@@ -373,43 +410,41 @@ impl Follower {
         }
     }
 
-    /// Something was put aside: the journal is read again from its start, and what is in no file any more is added.
-    fn look_again_if_lost(&mut self) {
+    /// When something was put aside, the journal is read again from its start, and what is in no file any more is added. Whether it is.
+    fn look_again_if_lost(&mut self) -> bool {
         if !self.store.take_lost() {
-            return;
+            return false;
         }
         self.files.forget_lost();
         self.gathered.clear();
         (self.gathered_bytes, self.since) = (0, None);
         let start = self.journal.start();
-        self.tail = Tail::new(&self.journal, start);
+        self.feed.seek(start);
         (self.written, self.synced) = (start, start);
         self.progress.send_replace(start);
+        // For a run that ends before it has read all of it.
+        if let Err(error) = self.save(start) {
+            tracing::warn!(%error, "the place of the event history cannot be saved");
+        }
         tracing::info!(
             from = start.0,
             "the journal is read again for the event history"
         );
+        true
     }
 
-    /// Removes what has expired, closes what is at rest, and makes a filter: one at a time, as the journal waits meanwhile.
+    /// Removes what has expired, closes what is at rest, and makes a filter: one at a time, as the journal waits meanwhile. The next one
+    /// follows soon, unless there is none, or the disk does not take it.
     fn tidy(&mut self) {
         let now = WallMillis::now();
-        self.files.tidy(oldest_kept(self.options.retention, now));
+        self.files.tidy(self.oldest_kept(now));
         if self.files.make_filter(now) {
             self.tidy_at = Instant::now();
         }
         self.store.measure();
     }
 
-    fn count_pending(&self) {
-        let behind = self.journal.durable().0.saturating_sub(self.written.0);
-        let behind = i64::try_from(behind).unwrap_or(i64::MAX);
-        self.store.metrics().pending_bytes.set(behind);
+    fn oldest_kept(&self, now: WallMillis) -> i64 {
+        self.store.oldest_kept(self.options.retention, now)
     }
-}
-
-/// The second of the oldest events that are kept, since 1970.
-pub fn oldest_kept(retention: Duration, now: WallMillis) -> i64 {
-    let retention = i64::try_from(retention.as_secs()).unwrap_or(i64::MAX);
-    now.unix_seconds().saturating_sub(retention)
 }

@@ -10,6 +10,7 @@ use prometheus_client::registry::Registry;
 pub struct Metrics {
     pub events: Counter,
     pub expired: Counter,
+    pub running: Gauge,
     pub pending_bytes: Gauge,
     pub bytes: Gauge,
     pub files: Gauge,
@@ -27,6 +28,7 @@ impl Default for Metrics {
         Self {
             events: Counter::default(),
             expired: Counter::default(),
+            running: Gauge::default(),
             pending_bytes: Gauge::default(),
             bytes: Gauge::default(),
             files: Gauge::default(),
@@ -43,6 +45,7 @@ impl Metrics {
         let Self {
             events,
             expired,
+            running,
             pending_bytes,
             bytes,
             files,
@@ -60,6 +63,11 @@ impl Metrics {
             "traild_history_expired_events",
             "Events that were older than history.retention when they came, and are not in the event history",
             expired.clone(),
+        );
+        registry.register(
+            "traild_history_running",
+            "1 while the event history follows the journal",
+            running.clone(),
         );
         registry.register(
             "traild_history_pending_bytes",

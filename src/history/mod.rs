@@ -8,10 +8,12 @@
 //!  attribute   what an event can be looked up by      resources   what it names, by service
 //!  key         what postings are kept by              filter      which files need not be opened
 //!  part        one file                               files       those that are written
-//!  store       all of them, and lookups               follower    from the journal into the files
+//!  store       all of them, and lookups               feed        reads the journal
+//!  follower    from the journal into the files
 //! ```
 
 pub mod attribute;
+mod feed;
 pub mod files;
 pub mod filter;
 pub mod follower;
@@ -22,6 +24,7 @@ pub mod resources;
 pub mod store;
 
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -149,7 +152,7 @@ impl History {
             Kept::In(store) => store.clone(),
         };
         // Files go by the day, events by the second.
-        let oldest = follower::oldest_kept(self.retention, WallMillis::now());
+        let oldest = store::oldest_kept(self.retention, WallMillis::now());
         query.times.0 = query.times.0.max(oldest);
         let permits = self.permits.clone();
         let permit = permits.acquire_owned().await;
@@ -168,30 +171,42 @@ impl History {
 /// What a follower has to end when it is stopped.
 const GRACE: Duration = Duration::from_millis(300);
 
+/// How often it is told how far a follower is behind, whatever that one does.
+const MEASURE_EVERY: Duration = Duration::from_millis(250);
+
 /// Runs a follower on a thread of its own, until `stop`. It ends before only if the journal does.
-pub async fn follow(follower: Follower, stop: CancellationToken) {
-    let runtime = tokio::runtime::Handle::current();
-    let progress = follower.progress();
-    let (done, ended) = oneshot::channel();
+pub async fn follow(mut follower: Follower, stop: CancellationToken) {
+    let (progress, backlog) = (follower.progress(), follower.backlog());
+    let (done, mut ended) = oneshot::channel();
     let stopped = stop.clone();
     let thread = std::thread::Builder::new().name("history".to_owned());
-    let spawned = thread.spawn(move || {
-        background::give_way(Priority::Lowest);
-        // Nobody may be there any more.
-        let _ = done.send(follower.run(&runtime, &stop));
+    // What this one reads with keeps the usual priority, so it is started here.
+    let spawned = follower.start_reading(&stop).and_then(|()| {
+        thread.spawn(move || {
+            background::give_way(Priority::Lowest);
+            // Nobody may be there any more.
+            let _ = done.send(follower.run(&stop));
+        })
     });
     if let Err(error) = spawned {
         tracing::error!(%error, "the thread of the event history cannot be started");
     }
-    let late = async {
+    let mut late = pin!(async {
         stopped.cancelled().await;
         tokio::time::sleep(GRACE).await;
+    });
+    let mut every = tokio::time::interval(MEASURE_EVERY);
+    let running = &backlog.metrics().running;
+    running.set(1);
+    let outcome = loop {
+        tokio::select! {
+            outcome = &mut ended => break outcome,
+            // It may wait long for a processor. What it does not finish is as after a crash: the next run does it.
+            () = &mut late => return,
+            _ = every.tick() => backlog.measure(),
+        }
     };
-    let outcome = tokio::select! {
-        outcome = ended => outcome,
-        // It may wait long for a processor. What it does not finish is as after a crash: the next run does it.
-        () = late => return,
-    };
+    running.set(0);
     match outcome {
         Ok(Ok(())) => return,
         Ok(Err(error)) => {
@@ -203,7 +218,9 @@ pub async fn follow(follower: Follower, stop: CancellationToken) {
     }
     // Events go on being accepted and delivered: it does not hold the journal any more.
     progress.send_replace(Position(u64::MAX));
-    stopped.cancelled().await;
+    while stopped.run_until_cancelled(every.tick()).await.is_some() {
+        backlog.measure();
+    }
 }
 
 /// By default: as long as AWS keeps it.

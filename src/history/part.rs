@@ -1,4 +1,4 @@
-//! One file of history: an SQLite database with up to [`MAX_EVENTS`] events of one day, in the order of the journal.
+//! One file of history: an SQLite database with up to [`MAX_EVENTS`] events of one day, or about [`MAX_BYTES`], in the order of the journal.
 //!
 //! ```text
 //! part        one row: the span of the journal that it has, how many events, the seed of its keys
@@ -30,6 +30,8 @@ use crate::wal::Position;
 
 /// Events of a file.
 pub const MAX_EVENTS: u64 = 1 << 18;
+/// A file that has so many bytes is full: of events with many postings it holds fewer, and its filter is built in memory.
+pub const MAX_BYTES: u64 = 512 << 20;
 
 pub const DAY: i64 = 86_400;
 
@@ -51,6 +53,9 @@ const MAX_FRAME_BYTES: u64 = 32 << 20;
 /// Of the pages of a file in memory, while it is written, and in each connection that reads.
 const WRITER_CACHE_KIB: i32 = 8 << 10;
 const READER_CACHE_KIB: i32 = 128;
+
+/// So much of a write-ahead log stays to be written over once it is in its place. Of a larger one the rest is given back.
+const LOG_KEPT_BYTES: u64 = 16 << 20;
 
 /// A day, and one of its files: the name of a file, and the order of events of the same second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,6 +108,8 @@ pub struct Head {
     /// … up to this one.
     pub upto: Position,
     pub events: u64,
+    /// Of the database, with what is in its log.
+    pub bytes: u64,
     /// The lowest and the highest `at`.
     pub first_at: i64,
     pub last_at: i64,
@@ -131,6 +138,8 @@ pub enum PartError {
     Empty,
     #[error("somebody else has written to it")]
     Changed,
+    #[error("SQLite keeps its journal in mode {0} and not in a write-ahead log")]
+    NoLog(String),
     #[error("{0}")]
     Io(#[from] std::io::Error),
 }
@@ -143,7 +152,7 @@ impl PartError {
         const SHORT_READ: i32 = 522;
         match self {
             Self::Foreign | Self::Empty => true,
-            Self::Changed | Self::Io(_) => false,
+            Self::Changed | Self::NoLog(_) | Self::Io(_) => false,
             Self::Sqlite(rusqlite::Error::SqliteFailure(error, _)) => match error.code {
                 // The last one: a table is not there.
                 DatabaseCorrupt | NotADatabase | Unknown => true,
@@ -163,6 +172,7 @@ fn head(connection: &Connection) -> Result<Head, PartError> {
         (0, 0) => return Err(PartError::Empty),
         _ => return Err(PartError::Foreign),
     }
+    let bytes = bytes(connection)?;
     let sql = "SELECT from_position, upto_position, events, first_at, last_at, seed FROM part";
     let head = connection.query_row(sql, [], |row| {
         let unsigned = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
@@ -170,12 +180,19 @@ fn head(connection: &Connection) -> Result<Head, PartError> {
             from: Position(unsigned(0)?),
             upto: Position(unsigned(1)?),
             events: unsigned(2)?,
+            bytes,
             first_at: row.get(3)?,
             last_at: row.get(4)?,
             seed: unsigned(5)?,
         })
     })?;
     Ok(head)
+}
+
+fn bytes(connection: &Connection) -> Result<u64, PartError> {
+    let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let bytes = number("page_count")?.saturating_mul(number("page_size")?);
+    Ok(u64::try_from(bytes).unwrap_or_default())
 }
 
 fn dictionaries(connection: &Connection) -> Result<Vec<(u8, Vec<u8>)>, PartError> {
@@ -187,7 +204,7 @@ fn dictionaries(connection: &Connection) -> Result<Vec<(u8, Vec<u8>)>, PartError
 /// Writes a file. There should be one of a file; when there are two, one of them is told [`PartError::Changed`].
 pub struct Writer {
     connection: Connection,
-    path: PathBuf,
+    directory: PathBuf,
     id: PartId,
     head: Head,
     /// The number of the newest dictionary, and the dictionary.
@@ -207,6 +224,7 @@ impl Writer {
             from,
             upto: from,
             events: 0,
+            bytes: 0,
             first_at: i64::MAX,
             last_at: i64::MIN,
             seed: u64::from_le_bytes(seed),
@@ -231,7 +249,7 @@ impl Writer {
         ))?;
         Ok(Self {
             connection,
-            path,
+            directory: directory.to_owned(),
             id,
             head,
             dictionary: None,
@@ -250,7 +268,7 @@ impl Writer {
         Ok(Self {
             dictionary: newest.map(|(number, bytes)| (number, encoder(&bytes))),
             connection,
-            path,
+            directory: directory.to_owned(),
             id,
             head,
             dictionary_of,
@@ -305,6 +323,7 @@ impl Writer {
         if is_as_known != 1 {
             return Err(PartError::Changed);
         }
+        head.bytes = bytes(&transaction)?;
         transaction.commit()?;
         self.head = head;
         Ok(())
@@ -321,10 +340,12 @@ impl Writer {
     /// Makes everything that was added survive a power loss. Whether it is all in its place; a lookup under way may have been in the way.
     pub fn sync(&self) -> Result<bool, PartError> {
         let sql = "PRAGMA wal_checkpoint(PASSIVE)";
-        let (pages, in_place): (i64, i64) = self
+        let row: (i64, i64, i64) = self
             .connection
-            .query_row(sql, [], |row| Ok((row.get(1)?, row.get(2)?)))?;
-        Ok(pages == in_place)
+            .query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        // One that could not begin says -1 of the log and of what is in place.
+        let (busy, pages, in_place) = row;
+        Ok(busy == 0 && pages >= 0 && pages == in_place)
     }
 
     /// Closes a file that is on the disk, and leaves nothing beside it, unless a lookup is reading it.
@@ -336,9 +357,7 @@ impl Writer {
 
     /// Bytes of its write-ahead log, which [`sync`](Self::sync) puts in place.
     pub fn log_bytes(&self) -> u64 {
-        let mut path = self.path.clone().into_os_string();
-        path.push("-wal");
-        std::fs::metadata(path).map_or(0, |it| it.len())
+        log_bytes(&self.directory, self.id)
     }
 }
 
@@ -352,10 +371,14 @@ fn connect(path: &Path, more: OpenFlags) -> Result<Connection, PartError> {
 
 fn prepare(connection: &Connection) -> Result<(), PartError> {
     // What a checkpoint has put in place survives a power loss, and a file is whole after one in any case.
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(PartError::NoLog(mode));
+    }
     connection.execute_batch(&format!(
-        "PRAGMA journal_mode = WAL;
-         PRAGMA synchronous = NORMAL;
+        "PRAGMA synchronous = NORMAL;
          PRAGMA wal_autocheckpoint = 0;
+         PRAGMA journal_size_limit = {LOG_KEPT_BYTES};
          PRAGMA cache_size = -{WRITER_CACHE_KIB};
          PRAGMA temp_store = MEMORY;"
     ))?;
@@ -520,14 +543,20 @@ impl Reader {
 /// The files of a part, as far as there are any: the database, what SQLite keeps beside it, and the filter.
 pub fn files(directory: &Path, id: PartId) -> [PathBuf; 4] {
     let stem = id.stem();
-    ["db-wal", "db-shm", "filter", "db"].map(|end| directory.join(format!("{stem}.{end}")))
+    ["db", "db-wal", "db-shm", "filter"].map(|end| directory.join(format!("{stem}.{end}")))
+}
+
+/// Bytes of the write-ahead log that lies beside a part, some of which may not be in their place.
+pub fn log_bytes(directory: &Path, id: PartId) -> u64 {
+    let path = directory.join(format!("{}.db-wal", id.stem()));
+    std::fs::metadata(path).map_or(0, |it| it.len())
 }
 
 pub fn filter_path(directory: &Path, id: PartId) -> PathBuf {
     directory.join(format!("{}.filter", id.stem()))
 }
 
-/// Removes a part, with all that lies beside it.
+/// Removes a part, with all that lies beside it: the database first, as it is nothing without its log.
 pub fn remove(directory: &Path, id: PartId) -> std::io::Result<()> {
     for path in files(directory, id) {
         match std::fs::remove_file(path) {

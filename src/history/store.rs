@@ -15,6 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use zstd::zstd_safe::DCtx;
 
@@ -125,6 +126,11 @@ impl Part {
         self.state().head
     }
 
+    /// Whether there is no filter for what the part holds now.
+    pub fn lacks_filter(&self) -> bool {
+        matches!(self.state().filter, FilterState::None)
+    }
+
     /// Whether the part was removed or put aside.
     pub fn is_gone(&self) -> bool {
         self.is_gone.load(Ordering::Acquire)
@@ -225,19 +231,30 @@ impl Store {
         self.parts.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is in a file now, as its writer knows.
+    pub fn part(&self, id: PartId) -> Option<Arc<Part>> {
+        let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
+        parts.get(&id).cloned()
+    }
+
+    /// Takes in a file that was made now.
+    pub fn made(&self, writer: &Writer) {
+        let (id, head) = (writer.id(), *writer.head());
+        self.parts_mut().insert(id, Arc::new(Part::new(id, head)));
+    }
+
+    /// What is in a file now, as its writer knows. Of a file that was put aside meanwhile nothing is.
     pub fn wrote(&self, writer: &Writer) {
-        let id = writer.id();
-        let head = *writer.head();
-        let mut parts = self.parts_mut();
-        let part = parts
-            .entry(id)
-            .or_insert_with(|| Arc::new(Part::new(id, head)));
+        let Some(part) = self.part(writer.id()) else {
+            return;
+        };
         let mut state = part.state();
-        state.head = head;
-        if let FilterState::Open(_) = std::mem::replace(&mut state.filter, FilterState::None) {
-            self.open_filters.fetch_sub(1, Ordering::Relaxed);
-        }
+        state.head = *writer.head();
+        self.drop_filter(&mut state);
+    }
+
+    /// Whether something was put aside that [`take_lost`](Self::take_lost) has not told.
+    pub fn has_lost(&self) -> bool {
+        self.has_lost.load(Ordering::Acquire)
     }
 
     /// Whether something was put aside since this was asked last.
@@ -257,7 +274,8 @@ impl Store {
                 let Some(name) = path.file_name().filter(|_| path.exists()) else {
                     continue;
                 };
-                let name = format!("{}.{stamp}", name.to_string_lossy());
+                // In front: SQLite looks for a log by the name of its database.
+                let name = format!("{stamp}.{}", name.to_string_lossy());
                 std::fs::rename(&path, quarantine.join(name))?;
             }
             Ok(())
@@ -275,13 +293,20 @@ impl Store {
     fn forget(&self, id: PartId) {
         if let Some(part) = self.parts_mut().remove(&id) {
             part.is_gone.store(true, Ordering::Release);
-            if let FilterState::Open(_) = part.state().filter {
-                self.open_filters.fetch_sub(1, Ordering::Relaxed);
-            }
+            self.drop_filter(&mut part.state());
         }
         let mut readers = lock(&self.readers);
         readers.idle.remove(&id);
         readers.order.retain(|it| *it != id);
+    }
+
+    /// The second of the oldest events that are kept, since 1970: by the clock, but never as if it were more than a day after the newest day
+    /// of which there is a file. A clock that jumps ahead must not delete the history.
+    pub fn oldest_kept(&self, retention: Duration, now: WallMillis) -> i64 {
+        let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
+        let newest = parts.last_key_value();
+        let latest = newest.map_or(i64::MAX, |(id, _)| (id.day_start() + 2 * DAY) * 1000);
+        oldest_kept(retention, WallMillis(now.0.min(latest)))
     }
 
     /// Removes the files of days that ended before this second. How many they were.
@@ -303,16 +328,9 @@ impl Store {
         removed
     }
 
-    /// Makes the filter of a file that is not written now, unless it has one. Whether there was one to make.
+    /// Makes the filter of a file that is not written now. Whether it has one now.
     pub fn make_filter(&self, part: &Part) -> bool {
-        let head = {
-            let state = part.state();
-            match state.filter {
-                FilterState::None => state.head,
-                FilterState::Closed | FilterState::Open(_) => return false,
-            }
-        };
-        let made = self.build_filter(part.id, head.events);
+        let made = self.build_filter(part.id, part.head().events);
         match made {
             Ok(()) => self.find_filter(part),
             Err(error) if error.is_damage() => self.quarantine(part.id, &error),
@@ -320,7 +338,7 @@ impl Store {
                 tracing::warn!(file = part.id.stem(), %error, "the filter of a file of history cannot be made");
             }
         }
-        true
+        !part.lacks_filter()
     }
 
     fn build_filter(&self, id: PartId, events: u64) -> Result<(), PartError> {
@@ -346,6 +364,12 @@ impl Store {
         }
     }
 
+    fn drop_filter(&self, state: &mut State) {
+        if let FilterState::Open(_) = std::mem::replace(&mut state.filter, FilterState::None) {
+            self.open_filters.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     /// Whether the part may have events of this key.
     fn may_have(&self, part: &Part, state: &State, key: i64) -> bool {
         let filter = match &state.filter {
@@ -366,12 +390,7 @@ impl Store {
                     file = part.id.stem(),
                     "the filter of a file of history is damaged and made anew"
                 );
-                let mut state = part.state();
-                if let FilterState::Open(_) =
-                    std::mem::replace(&mut state.filter, FilterState::None)
-                {
-                    self.open_filters.fetch_sub(1, Ordering::Relaxed);
-                }
+                self.drop_filter(&mut part.state());
                 true
             }
             Err(_) => true,
@@ -495,8 +514,8 @@ impl Search<'_> {
                 if self.heads.peek().is_some_and(|(head, _)| head > newest) {
                     break;
                 }
-                if let Some((_, part)) = closed.pop() {
-                    self.open(&part)?;
+                if let Some((newest, part)) = closed.pop() {
+                    self.open(&part, newest.at)?;
                 }
             }
             let Some((found, source)) = self.heads.pop() else {
@@ -539,7 +558,8 @@ impl Search<'_> {
         (part.at(from), high)
     }
 
-    fn open(&mut self, part: &Arc<Part>) -> Result<(), LookupError> {
+    /// Begins with a part, at `newest`: what came since is not of this page, whose order it would break.
+    fn open(&mut self, part: &Arc<Part>, newest: i64) -> Result<(), LookupError> {
         let state = part.state().clone();
         let mut keys = Keys::new(part.seed, &self.query.scope);
         let keys = match &self.query.filter {
@@ -558,7 +578,7 @@ impl Search<'_> {
                 read: Vec::new(),
                 has_more: true,
             });
-            self.fill(self.sources.len() - 1, high)?;
+            self.fill(self.sources.len() - 1, high.min(newest.saturating_add(1)))?;
         }
         Ok(())
     }
@@ -651,6 +671,12 @@ impl Search<'_> {
             }),
         }
     }
+}
+
+/// The second of the oldest events that are answered, since 1970.
+pub fn oldest_kept(retention: Duration, now: WallMillis) -> i64 {
+    let retention = i64::try_from(retention.as_secs()).unwrap_or(i64::MAX);
+    now.unix_seconds().saturating_sub(retention)
 }
 
 fn place(part: PartId, at: i64) -> Place {

@@ -63,6 +63,15 @@ fn scope(account: &str, region: &str, category: Category) -> Scope {
     }
 }
 
+/// Events of one second, one after another.
+fn numbered(scope: Scope, count: u64) -> Vec<Given> {
+    let event = |number| {
+        let json = format!(r#"{{"eventID":"id-{number}"}}"#);
+        known(number, scope, MAY, false, &json).given
+    };
+    (0..count).map(event).collect()
+}
+
 /// An event like others, and unlike all.
 fn random(rng: &mut Random, number: u64) -> Known {
     let scope = scope(
@@ -310,17 +319,132 @@ fn a_damaged_file_is_put_aside_and_what_the_journal_holds_of_it_comes_back() {
     }
 }
 
+#[test]
+fn a_filter_that_cannot_be_written_is_no_work_done_and_keeps_no_other_from_its_turn() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, files, _) = some_days(&mut Random(1), directory.path());
+    drop(files);
+    let mut files = Files::with_at_most(store.clone(), 60);
+    let parts = store.parts();
+    let obstacle = super::part::filter_path(directory.path(), parts[0].id());
+    std::fs::create_dir(&obstacle).unwrap();
+    let end = WallMillis((MAY + 90 * DAY) * 1000);
+    assert!(!files.make_filter(end));
+    for _ in 1..parts.len() {
+        assert!(files.make_filter(end));
+    }
+    assert!(!files.make_filter(end), "only that one is left");
+    let lacking = parts.iter().filter(|part| part.lacks_filter());
+    assert_eq!(lacking.count(), 1);
+    std::fs::remove_dir(&obstacle).unwrap();
+    assert!(files.make_filter(end));
+    assert!(!files.make_filter(end));
+}
+
+#[test]
+fn a_file_that_is_put_aside_while_it_is_written_is_not_written_any_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let mut files = Files::new(store.clone());
+    let scope = scope("111122223333", "us-east-1", Category::Management);
+    let list = numbered(scope, 6);
+    files.write(&list[..3]).unwrap();
+    let id = store.parts()[0].id();
+    store.quarantine(id, &super::part::PartError::Foreign);
+    // These were gathered already.
+    files.write(&list[3..]).unwrap();
+    assert!(files.sync().unwrap());
+    assert_eq!(store_has(&store), 3);
+    assert_eq!(store_has(&open(directory.path())), 3, "on the disk, too");
+    assert!(store.take_lost());
+    files.forget_lost();
+    files.write(&list).unwrap();
+    assert_eq!(store_has(&store), 6);
+    assert_eq!(all_pages(&store, &everything(scope)).len(), 6);
+    assert_eq!(store_has(&open(directory.path())), 6);
+}
+
+/// A copy of what survives a power loss in any case: files without their logs.
+fn after_power_loss(directory: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let name = entry.unwrap().file_name();
+        if PartId::named(name.to_str().unwrap()).is_some() {
+            std::fs::copy(directory.join(&name), copy.path().join(&name)).unwrap();
+        }
+    }
+    copy
+}
+
+#[test]
+fn what_is_said_to_be_on_the_disk_is_there_without_a_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let has = || store_has(&open(after_power_loss(directory.path()).path()));
+    let scope = scope("111122223333", "us-east-1", Category::Management);
+    let list = numbered(scope, 9);
+    let mut files = Files::new(open(directory.path()));
+    files.write(&list[..3]).unwrap();
+    assert_eq!(has(), 0, "so far it is in the log");
+    assert!(files.sync().unwrap());
+    assert_eq!(has(), 3);
+
+    // Killed with a log: all of it is found to be there, and brought to the disk all the same.
+    files.write(&list[3..5]).unwrap();
+    std::mem::forget(files);
+    let mut files = Files::new(open(directory.path()));
+    files.write(&list[..5]).unwrap();
+    assert_eq!(has(), 3);
+    assert!(files.sync().unwrap());
+    assert_eq!(has(), 5);
+
+    // A writer that fails has written before.
+    files.write(&list[5..7]).unwrap();
+    let mut other = Files::new(open(directory.path()));
+    other.write(&list[7..8]).unwrap();
+    std::mem::forget(other);
+    assert!(files.write(&list[7..]).is_err());
+    assert_eq!(has(), 5);
+    let mut synced = files.sync();
+    if synced.is_err() {
+        synced = files.sync();
+    }
+    assert!(synced.unwrap());
+    assert_eq!(has(), 8);
+}
+
+#[test]
+fn a_log_that_was_large_once_is_small_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut files = Files::new(open(directory.path()));
+    let scope = scope("111122223333", "us-east-1", Category::Management);
+    let rng = &mut Random(5);
+    let mut given = |number: u64, bytes: u64| {
+        let noise: String = (0..bytes / 16)
+            .map(|_| format!("{:016x}", rng.below(u64::MAX)))
+            .collect();
+        let json = format!(r#"{{"eventID":"id-{number}","p":"{noise}"}}"#);
+        known(number, scope, MAY, false, &json).given
+    };
+    let id = PartId {
+        day: (MAY / DAY) as i32,
+        number: 0,
+    };
+    let log_bytes = || super::part::log_bytes(directory.path(), id);
+    for number in 0..5 {
+        files.write(&[given(number, 8 << 20)]).unwrap();
+    }
+    assert!(log_bytes() > 18 << 20, "{}", log_bytes());
+    assert!(files.sync().unwrap());
+    files.write(&[given(6, 16)]).unwrap();
+    assert!(log_bytes() <= 17 << 20, "{}", log_bytes());
+}
+
 /// A thread of a daemon that is stopped may write once more when the next one runs already.
 #[test]
 fn two_that_write_have_each_event_once() {
     let directory = tempfile::tempdir().unwrap();
     let scope = scope("111122223333", "us-east-1", Category::Management);
-    let list: Vec<Given> = (0..6)
-        .map(|number| {
-            let json = format!(r#"{{"eventID":"id-{number}"}}"#);
-            known(number, scope, MAY, false, &json).given
-        })
-        .collect();
+    let list = numbered(scope, 6);
     let mut before = Files::new(open(directory.path()));
     before.write(&list[..2]).unwrap();
     let store = open(directory.path());
@@ -358,6 +482,68 @@ fn a_damaged_event_is_left_out_and_counted() {
     let page = store.lookup(&everything(scope)).unwrap();
     assert_eq!(page.events, [list[1].given.frame.to_vec()]);
     assert_eq!(store.metrics().damaged.get(), 1);
+}
+
+#[test]
+fn a_clock_that_jumps_ahead_deletes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let at = |days: i64| WallMillis((MAY + days * DAY) * 1000);
+    let days = |seconds: i64| (seconds - MAY) / DAY;
+    assert_eq!(days(store.oldest_kept(RETENTION, at(500))), 410);
+    let mut files = Files::new(store.clone());
+    let scope = scope("111122223333", "us-east-1", Category::Management);
+    let given = |day: i64| {
+        let json = format!(r#"{{"eventID":"id-{day}"}}"#);
+        known(day as u64, scope, MAY + day * DAY, false, &json).given
+    };
+    files.write(&[given(0), given(50)]).unwrap();
+    for (now, oldest) in [(50, -40), (51, -39), (500, -38), (90_000, -38)] {
+        assert_eq!(days(store.oldest_kept(RETENTION, at(now))), oldest, "{now}");
+    }
+    files.tidy(store.oldest_kept(RETENTION, at(500)));
+    assert_eq!(store_has(&store), 2);
+    // Time has passed, and events have come.
+    files.write(&[given(100)]).unwrap();
+    files.tidy(store.oldest_kept(RETENTION, at(100)));
+    assert_eq!(store_has(&store), 2);
+}
+
+#[test]
+fn a_file_is_full_by_its_bytes_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let mut files = Files::with_bytes_at_most(store.clone(), 256 << 10);
+    let scope = scope("111122223333", "us-east-1", Category::Management);
+    let names: Vec<String> = (0..100)
+        .map(|n| format!(r#"{{"ARN":"arn:aws:s3:::b/{n}"}}"#))
+        .collect();
+    let list: Vec<Given> = (0..400)
+        .map(|number| {
+            let resources = names.join(",");
+            let json = format!(r#"{{"eventID":"id-{number}","resources":[{resources}]}}"#);
+            known(number, scope, MAY, false, &json).given
+        })
+        .collect();
+    for events in list.chunks(20) {
+        files.write(events).unwrap();
+    }
+    let parts = store.parts();
+    assert!(parts.len() > 2, "{} files", parts.len());
+    assert!(parts.iter().all(|part| part.head().bytes < 512 << 10));
+    let again = open(directory.path());
+    assert!(
+        again
+            .parts()
+            .iter()
+            .zip(&parts)
+            .all(|(a, b)| a.head() == b.head())
+    );
+    assert_eq!(all_pages(&store, &everything(scope)).len(), 400);
+    // All but the last are at rest, and get their filters.
+    while files.make_filter(WallMillis(MAY * 1000)) {}
+    let lacking = parts.iter().filter(|part| part.lacks_filter());
+    assert!(lacking.count() <= 4, "those that are open for writing");
 }
 
 #[test]
@@ -551,13 +737,17 @@ async fn a_file_that_is_damaged_while_the_daemon_runs_comes_back_from_the_journa
     running.has(30).await;
     let store = running.history.store().unwrap();
     let id = store.parts()[0].id();
-    let error = super::part::PartError::Foreign;
-    store.quarantine(id, &error);
-    // It looks when something happens.
+    // With an event gathered that is of the same file. It looks when something happens.
     accept(&journal, 30, 1).await;
-    running.has(31).await;
-    let put_aside = std::fs::read_dir(kept.join("quarantine")).unwrap().count();
-    assert!(put_aside >= 1);
+    store.quarantine(id, &super::part::PartError::Foreign);
+    accept(&journal, 31, 1).await;
+    running.has(32).await;
+    assert_eq!(store_has(&open(&kept)), 32);
+    let put_aside = std::fs::read_dir(kept.join("quarantine")).unwrap();
+    let names = put_aside.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let names: BTreeSet<String> = names.collect();
+    let database = names.iter().find(|name| name.ends_with(".db")).unwrap();
+    assert!(names.contains(&format!("{database}-wal")), "{names:?}");
     running.end().await;
     journal.close();
 }
@@ -581,6 +771,9 @@ async fn history_that_is_cut_off_lets_the_journal_go_and_counts_the_gap() {
     let task = tokio::spawn(follow(follower, stop.clone()));
     tokio::time::sleep(Duration::from_millis(700)).await;
     assert_eq!(*progress.borrow(), Position(0), "it holds the journal");
+    let metrics = history.store().unwrap().metrics().clone();
+    let behind = metrics.pending_bytes.get().cast_unsigned();
+    assert_eq!((metrics.running.get(), behind), (1, journal.durable().0));
     let upto = journal.durable();
     cut.send_replace(upto);
     let let_go = progress.wait_for(|position| *position >= upto);
@@ -588,7 +781,6 @@ async fn history_that_is_cut_off_lets_the_journal_go_and_counts_the_gap() {
         .await
         .unwrap()
         .unwrap();
-    let metrics = history.store().unwrap().metrics().clone();
     assert_eq!(metrics.skipped_bytes.get(), upto.0);
     assert_eq!(store_has(history.store().unwrap()), 0);
     stop.cancel();
@@ -605,6 +797,46 @@ async fn history_that_is_cut_off_lets_the_journal_go_and_counts_the_gap() {
     journal.close();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_full_journal_takes_from_under_it_is_counted_and_it_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let kept = directory.path().join("history");
+    let journal = journal(&directory.path().join("journal"));
+    accept(&journal, 0, 150).await;
+    let history = History::open(&kept, &journal, RETENTION, Metrics::default());
+    let cut = watch::Sender::new(Position(0));
+    let bounds = Bounds {
+        disk_reserve: 0,
+        held_bytes: 64 << 10,
+    };
+    let follower = history.follower(&journal, bounds, cut.subscribe()).unwrap();
+    let metrics = history.store().unwrap().metrics();
+    let behind = metrics.pending_bytes.get().cast_unsigned();
+    assert_eq!(behind, journal.durable().0, "told before it runs");
+    let segments = journal.trimmable(journal.durable());
+    let [first, second, ..] = &segments[..] else {
+        panic!("a journal of few segments");
+    };
+    for segment in [first, second] {
+        journal.remove_oldest(segment.clone()).unwrap();
+    }
+    let stop = CancellationToken::new();
+    let mut progress = follower.watch_progress();
+    let task = tokio::spawn(follow(follower, stop.clone()));
+    let end = journal.durable();
+    let seen = progress.wait_for(|position| *position >= end);
+    tokio::time::timeout(Duration::from_secs(20), seen)
+        .await
+        .unwrap()
+        .unwrap();
+    let store = history.store().unwrap();
+    assert_eq!(store.metrics().skipped_bytes.get(), second.end.0);
+    assert!((1..150).contains(&store_has(store)));
+    stop.cancel();
+    task.await.unwrap();
+    journal.close();
+}
+
 #[test]
 fn every_series_exists_from_the_start() {
     let mut registry = prometheus_client::registry::Registry::default();
@@ -614,6 +846,7 @@ fn every_series_exists_from_the_start() {
     for series in [
         "traild_history_events_total 0\n",
         "traild_history_expired_events_total 0\n",
+        "traild_history_running 0\n",
         "traild_history_pending_bytes 0\n",
         "traild_history_bytes 0\n",
         "traild_history_files 0\n",

@@ -29,6 +29,10 @@ TRAIL = WHOLE_ORGANIZATION | {
 }
 
 
+#: No event but those that a test sends: each call of the API would be one, and a test of the history makes many.
+QUIET = {"trails": [TRAIL], "api": {"record_calls": False}}
+
+
 def written(moment):
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -89,7 +93,7 @@ def insight(rng, ago):
 
 @pytest.fixture
 def kept(make_daemon):
-    return make_daemon(config={"trails": [TRAIL]}).start()
+    return make_daemon(config=QUIET).start()
 
 
 def test_an_event_is_found_by_each_of_its_attributes_and_answered_whole(kept, rng):
@@ -212,6 +216,18 @@ def test_accounts_and_regions_are_apart_and_insights_are_asked_for(kept, rng):
     assert cloudtrail.lookup_events(EventCategory="insight", LookupAttributes=attribute("EventName", "CreateUser"))["Events"] == []
 
 
+def test_a_call_of_the_api_can_be_looked_up_and_so_can_the_lookup(make_daemon):
+    cloudtrail = client(make_daemon(config={"trails": [TRAIL]}).start())
+    asked = cloudtrail.describe_trails()["ResponseMetadata"]["RequestId"]
+    for name, request in [("DescribeTrails", asked), ("LookupEvents", None)]:
+        found = lambda: cloudtrail.lookup_events(LookupAttributes=attribute("EventName", name))["Events"]
+        event = wait_until(found, 20, f"the record of {name}")[-1]
+        assert (event["EventSource"], event["ReadOnly"]) == ("cloudtrail.amazonaws.com", "true")
+        record = json.loads(event["CloudTrailEvent"])
+        assert (record["eventID"], record["eventName"]) == (event["EventId"], name)
+        assert request in (None, record["requestID"])
+
+
 #: Errors of the model that traild never answers with.
 NEVER = {"OperationNotPermittedException": "whoever may look up may look up anything of their account"}
 
@@ -252,7 +268,7 @@ def test_every_error_of_the_model_is_provoked(make_daemon, kept, rng):
         provoked(stranger, "LookupEvents", "InvalidNextTokenException", NextToken=token, MaxResults=1)
     assert len(cloudtrail.lookup_events(NextToken=token, MaxResults=1)["Events"]) == 1
 
-    without = make_daemon("without", config={"trails": [TRAIL], "history": {"enabled": False}}).start()
+    without = make_daemon("without", config=QUIET | {"history": {"enabled": False}}).start()
     without.send(events.make_many(rng, 3))
     provoked(client(without), "LookupEvents", "UnsupportedOperationException")
     assert not (without.data_dir / "history").exists()
@@ -304,7 +320,7 @@ def test_a_policy_allows_looking_up_or_does_not(make_daemon, rng, tmp_path, trai
         path = tmp_path / f"{key}.json"
         path.write_text(policy(*actions))
         credentials.append({"access_key_id": key, "secret_access_key": f"secret-of-{key}", "account_id": HOME_ACCOUNT, "policy_file": str(path)})
-    daemon = make_daemon(config={"trails": [TRAIL], "auth": {"mode": "sigv4", "credentials": credentials}}).start()
+    daemon = make_daemon(config=QUIET | {"auth": {"mode": "sigv4", "credentials": credentials}}).start()
 
     def lookup(key):
         env = {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": f"secret-of-{key}", "AWS_REGION": HOME_REGION}
@@ -318,7 +334,7 @@ def test_a_policy_allows_looking_up_or_does_not(make_daemon, rng, tmp_path, trai
 
 
 def test_killed_again_and_again_it_has_each_event_once(make_daemon, rng, report):
-    daemon = make_daemon(config=SMALL | {"trails": [TRAIL]}).start()
+    daemon = make_daemon(config=SMALL | QUIET).start()
     senders, kills = kill_under_load(daemon, 5, rng, drain=lambda: None, pause=0.02)
     accepted, unanswered = outcome(senders)
     sent = {events.event_id(event): event for event in accepted}
@@ -364,8 +380,9 @@ def test_killed_again_and_again_it_has_each_event_once(make_daemon, rng, report)
 
 def test_history_that_is_deleted_comes_back_from_the_journal(make_daemon, rng):
     """The trail's bucket is not there, so the journal holds everything."""
-    daemon = make_daemon(config={"trails": [WHOLE_ORGANIZATION | {"s3_bucket_name": "absent"}], "storage": {"kind": "s3"}, "aws": {"endpoint_url": "http://127.0.0.1:1"}}, env={"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"})
-    daemon.start()
+    trail = WHOLE_ORGANIZATION | {"s3_bucket_name": "absent"}
+    config = QUIET | {"trails": [trail], "storage": {"kind": "s3"}, "aws": {"endpoint_url": "http://127.0.0.1:1"}}
+    daemon = make_daemon(config=config, env={"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}).start()
     daemon.send(events.make_many(rng, 70))
     wait_for(daemon, 70)
     before = all_of(client(daemon))

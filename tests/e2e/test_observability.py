@@ -118,6 +118,7 @@ ALERTS = {
         12,
     ),
     "TraildJournalDamaged": ([("traild_journal_quarantined_bytes_total", "", "0 0 17x40", "0x40")], 1, 3),
+    "TraildHistoryStopped": ([("traild_history_running", "", "0x40", "1x40")], 4, 6),
     "TraildHistoryBehind": ([("traild_history_pending_bytes", "", "65e6x40", "63e6x40")], 9, 11),
     "TraildHistoryIncomplete": (
         [
