@@ -9,7 +9,7 @@ use super::{Call, Error};
 use crate::auth::ResourcePolicy;
 use crate::event::refusal::shown;
 use crate::registry::Channel;
-use crate::trail::arn::Arn;
+use crate::trail::arn::{Arn, is_of_other_service};
 
 /// API reference, `ResourcePolicy`.
 const MAX_CHARS: usize = 8192;
@@ -37,10 +37,7 @@ pub fn channel(call: &Call<'_>, given: &str) -> Result<Arc<Channel>, Error> {
     let resource = match Arn::regional(given, "cloudtrail") {
         Some(arn) => arn.resource,
         // An ARN of something else is one, of a type that has no policy here.
-        None if given.splitn(6, ':').count() == 6
-            && given.starts_with("arn:")
-            && !given.starts_with("arn:aws:cloudtrail:") =>
-        {
+        None if is_of_other_service(given, "cloudtrail") => {
             return Err(Error::ResourceTypeWithoutPolicy(text()));
         }
         None => return Err(Error::ResourceArnNotValid(text())),

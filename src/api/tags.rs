@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Call, Error, channel, trail};
 use crate::event::refusal::shown;
 use crate::registry::{Channel, Entry, Tag};
-use crate::trail::arn::Arn;
+use crate::trail::arn::{Arn, is_of_other_service};
 
 /// CloudTrail user guide, "quotas".
 pub const MAX_TAGS: usize = 50;
@@ -122,9 +122,7 @@ pub fn resource(call: &Call<'_>, given: &str) -> Result<Tagged, Error> {
     let text = || shown(given.as_bytes(), 256);
     let Some(arn) = Arn::regional(given, "cloudtrail") else {
         // What is an ARN of something else has a place in AWS, but no tags here.
-        let is_arn = given.starts_with("arn:") && given.splitn(6, ':').count() == 6;
-        let is_cloudtrails = given.split(':').nth(2) == Some("cloudtrail");
-        return Err(match is_arn && !is_cloudtrails {
+        return Err(match is_of_other_service(given, "cloudtrail") {
             true => Error::ResourceTypeNotSupported(text()),
             false => Error::CloudTrailArnInvalid(text()),
         });

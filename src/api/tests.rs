@@ -85,7 +85,7 @@ fn cloudtrail(operation: &str) -> String {
     format!("{LONG}.{operation}")
 }
 
-struct Fixture {
+pub(super) struct Fixture {
     directory: tempfile::TempDir,
     trails: Vec<Trail>,
     preflight: Arc<preflight::fake::Told>,
@@ -94,7 +94,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    fn new(trails: Vec<Trail>) -> Self {
+    pub(super) fn new(trails: Vec<Trail>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         Self {
             directory,
@@ -116,7 +116,11 @@ impl Fixture {
         self
     }
 
-    fn api(&self) -> Api {
+    pub(super) fn path(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+
+    pub(super) fn api(&self) -> Api {
         let registry = Registry::open(self.directory.path(), self.trails.clone()).unwrap();
         // Whatever changes, runs at once.
         registry.applied(u64::MAX);

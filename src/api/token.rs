@@ -38,6 +38,23 @@ pub fn read(asked: &[&str], token: &str) -> Result<String, ForeignToken> {
     }
 }
 
+/// One page of a list: at most `most` of what is behind the place `last`, in the order of the places, and the token for the rest, if any is left.
+pub fn page<T>(
+    all: impl Iterator<Item = T>,
+    place: impl Fn(&T) -> &str,
+    asked: &[&str],
+    last: &str,
+    most: usize,
+) -> (Vec<T>, Option<String>) {
+    let mut page: Vec<T> = all.filter(|one| place(one) > last).collect();
+    page.sort_unstable_by(|one, other| place(one).cmp(place(other)));
+    let is_all = page.len() <= most;
+    page.truncate(most);
+    let end = page.last().filter(|_| !is_all);
+    let next = end.map(|end| made(asked, place(end)));
+    (page, next)
+}
+
 fn sum(asked: &[&str], place: &str) -> [u8; SUM_BYTES] {
     let mut context = digest::Context::new(&digest::SHA256);
     // With its length, so that no two lists of parts are the same bytes.
@@ -56,6 +73,27 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn pages_follow_each_other_to_the_end_of_the_list() {
+        let places = ["e", "b", "d", "a", "c"];
+        for (most, expected) in [
+            (2, vec!["ab", "cd", "e"]),
+            (4, vec!["abcd", "e"]),
+            (5, vec!["abcde"]),
+        ] {
+            let (mut last, mut pages) = (String::new(), Vec::new());
+            loop {
+                let (page, next) = page(places.into_iter(), |place| place, &["List"], &last, most);
+                pages.push(page.concat());
+                match next {
+                    Some(token) => last = read(&["List"], &token).unwrap(),
+                    None => break,
+                }
+            }
+            assert_eq!(pages, expected);
+        }
+    }
 
     proptest! {
         #[test]

@@ -216,8 +216,15 @@ async fn page(client: &mut Client, request: &Value) -> Result<Page, Failure> {
 fn lines(events: &[Value]) -> String {
     let mut out = String::new();
     for event in events {
-        // A line of JSON has no control character: they are all escaped.
-        writeln!(out, "{event}").expect("writing to a String cannot fail");
+        // JSON must escape those below U+0020 alone; terminals obey some of the others, too. They stand inside of strings only.
+        for character in event.to_string().chars() {
+            match character.is_control() {
+                true => write!(out, "\\u{:04x}", u32::from(character)),
+                false => out.write_char(character),
+            }
+            .expect("writing to a String cannot fail");
+        }
+        out.push('\n');
     }
     out
 }
@@ -323,7 +330,7 @@ mod tests {
                 "EventTime": 1_777_593_600, "EventName": "Create\u{1b}[2JUser", "EventSource": "iam.amazonaws.com", "Username": "alice", "EventId": "id-1",
                 "Resources": [{"ResourceType": "AWS::IAM::User", "ResourceName": "bob"}, {"ResourceName": "arn"}], "CloudTrailEvent": "{}"
             }),
-            json!({"EventTime": 1_777_593_599.0, "Resources": [], "CloudTrailEvent": "{}"}),
+            json!({"EventTime": 1_777_593_599.0, "Resources": [], "CloudTrailEvent": "{\"a\":\"\u{7f}\u{9b}2J\u{85}é\"}"}),
         ];
         let expected = "\
 TIME                  EVENT                SOURCE             USER   RESOURCE  EVENT ID
@@ -336,6 +343,11 @@ TIME                  EVENT                SOURCE             USER   RESOURCE  E
         let lines = lines(&events);
         assert_eq!(lines.lines().count(), 2);
         assert!(!lines.replace('\n', "").contains(char::is_control));
+        let read: Vec<Value> = lines
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(read, events, "and they say what they said");
         assert_eq!(table(&[]).ok().unwrap(), "no events\n");
     }
 }

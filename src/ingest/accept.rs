@@ -8,11 +8,12 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::accounts::{Accounts, Judge};
-use super::answer::{Answer, Refused};
+use super::answer::Answer;
 use super::body::{Budget, Limits};
 use super::dedup::Window;
 use super::framing::{Broken, Framing};
 use super::metrics::Metrics;
+use super::rejected::Rejected;
 use super::store::{Ready, Stamp, Store, Stored};
 use crate::clock::WallMillis;
 use crate::event::check::{read, refusal};
@@ -25,9 +26,6 @@ const MOST_STORED_BYTES: usize = 64 << 20;
 
 /// Parsing lets other tasks run after so many bytes, about a third of a millisecond.
 const PARSE_STEP: usize = 256 << 10;
-
-/// What the list of refused events may take besides four times the body: hostile bodies hold millions of broken lines.
-const REFUSED_BYTES: usize = 256 << 10;
 
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -129,7 +127,7 @@ impl Ingest {
         let now = WallMillis::now();
         let (ready, rejected) = match self.sort_out(&body, &from, now).await {
             Ok(sorted) => sorted,
-            Err(Broken { code, message }) => return Answer::Unreadable { code, message },
+            Err(broken) => return broken.into(),
         };
         self.finish(ready, rejected, &from, now).await
     }
@@ -143,7 +141,7 @@ impl Ingest {
         let rules = self.rules(from, now);
         let mut accounts = from.accounts.judge();
         let mut ready = Vec::with_capacity(events.len());
-        let mut rejected = Vec::new();
+        let mut rejected = Rejected::of(events.iter().map(|made| made.json.len()).sum());
         let mut until_pause = PARSE_STEP;
         for (index, made) in events.iter().enumerate() {
             let judged = read(&made.json)
@@ -153,7 +151,11 @@ impl Ingest {
                     let id = |_: &[u8]| made.id.unwrap_or_else(Uuid::new_v4);
                     ready.push(Ready::new(event, self.secret(), id));
                 }
-                Err(refusal) => rejected.push((index, refusal)),
+                Err(refusal) => {
+                    if let Err(broken) = rejected.push(index, refusal) {
+                        return broken.into();
+                    }
+                }
             }
             until_pause = until_pause.saturating_sub(made.json.len());
             if until_pause == 0 {
@@ -168,7 +170,7 @@ impl Ingest {
     async fn finish(
         &self,
         ready: Vec<Ready<'_>>,
-        rejected: Vec<(usize, Refusal)>,
+        rejected: Rejected,
         from: &Origin,
         now: WallMillis,
     ) -> Answer {
@@ -176,10 +178,7 @@ impl Ingest {
             accepted_at: now,
             source_address: &from.peer,
         };
-        let (bytes, most) = (
-            Store::most_bytes(&ready, &stamp),
-            MOST_STORED_BYTES.max(self.shared.options.max_body_bytes.saturating_mul(2)),
-        );
+        let (bytes, most) = (Store::most_bytes(&ready, &stamp), self.most_stored_bytes());
         if bytes > most {
             return Answer::TooLarge {
                 message: format!(
@@ -192,17 +191,10 @@ impl Ingest {
         match self.shared.store.store(&ready, stamp).await {
             Ok(stored) => {
                 self.count(stored);
-                for (_, refusal) in &rejected {
-                    self.shared.metrics.count_rejected(refusal.code);
-                }
-                let rejected = rejected
-                    .into_iter()
-                    .map(|(index, refusal)| Refused::new(index, refusal))
-                    .collect();
                 Answer::Taken {
                     accepted: stored.accepted,
                     duplicates: stored.duplicates,
-                    rejected,
+                    rejected: rejected.counted(&self.shared.metrics),
                 }
             }
             Err(error) => unavailable(&error),
@@ -224,12 +216,11 @@ impl Ingest {
         body: &'b [u8],
         from: &Origin,
         now: WallMillis,
-    ) -> Result<(Vec<Ready<'b>>, Vec<(usize, Refusal)>), Broken> {
+    ) -> Result<(Vec<Ready<'b>>, Rejected), Broken> {
         let rules = self.rules(from, now);
         let mut accounts = from.accounts.judge();
         let mut ready = Vec::new();
-        let mut rejected: Vec<(usize, Refusal)> = Vec::new();
-        let mut rejected_bytes = 0;
+        let mut rejected = Rejected::of(body.len());
         let mut next_pause = PARSE_STEP;
         let mut framing = Framing::new(body)?;
         for index in 0.. {
@@ -240,15 +231,7 @@ impl Ingest {
                 item.and_then(|(given, found)| judge(given, &found, &rules, &mut accounts));
             match judged {
                 Ok(event) => ready.push(Ready::new(event, self.secret(), |_| Uuid::new_v4())),
-                Err(refusal) => {
-                    rejected_bytes += refusal.message.len()
-                        + refusal.event_id.as_ref().map_or(0, String::len)
-                        + 128;
-                    if rejected_bytes > body.len() * 4 + REFUSED_BYTES {
-                        return Err(too_many(rejected.len() + 1, &refusal));
-                    }
-                    rejected.push((index, refusal));
-                }
+                Err(refusal) => rejected.push(index, refusal)?,
             }
             if framing.position() >= next_pause {
                 next_pause = framing.position() + PARSE_STEP;
@@ -271,6 +254,11 @@ impl Ingest {
             region: from.region.unwrap_or(home_region),
             now,
         }
+    }
+
+    /// What the events of one request may take in the journal.
+    pub(super) fn most_stored_bytes(&self) -> usize {
+        MOST_STORED_BYTES.max(self.shared.options.max_body_bytes.saturating_mul(2))
     }
 
     /// Stores events that came in another way than a request, and counts them.
@@ -341,16 +329,6 @@ fn judge<'b>(
     let allowed = accounts.check(event.account);
     allowed.map_err(|why| refusal(given, found, Code::AccessDenied, why))?;
     Ok(event)
-}
-
-fn too_many(count: usize, last: &Refusal) -> Broken {
-    let message = format!(
-        "{count} events are refused, too many to name, the last one because: {last}; nothing was accepted"
-    );
-    Broken {
-        code: "TooManyRejected",
-        message,
-    }
 }
 
 /// What a sender is told when the journal does not take its events.

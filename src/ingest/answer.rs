@@ -64,18 +64,10 @@ impl Answer {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Taken {
-                accepted: 0,
-                duplicates: 0,
+                accepted,
+                duplicates,
                 rejected,
-            } if !rejected.is_empty() => {
-                let denied = Code::AccessDenied.as_str();
-                if rejected.iter().all(|refused| refused.code == denied) {
-                    StatusCode::FORBIDDEN
-                } else {
-                    StatusCode::BAD_REQUEST
-                }
-            }
-            Self::Taken { .. } => StatusCode::OK,
+            } => taken_status(accepted + duplicates, rejected),
             Self::Unreadable { .. } => StatusCode::BAD_REQUEST,
             Self::TooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -121,6 +113,18 @@ impl Answer {
             }),
         };
         json.expect("numbers and strings: always JSON")
+    }
+}
+
+/// The status of [`Answer::Taken`]; `stored` events are durable, now or before.
+pub(super) fn taken_status(stored: usize, rejected: &[Refused]) -> StatusCode {
+    let denied = Code::AccessDenied.as_str();
+    match (stored, rejected) {
+        (0, [_, ..]) if rejected.iter().all(|refused| refused.code == denied) => {
+            StatusCode::FORBIDDEN
+        }
+        (0, [_, ..]) => StatusCode::BAD_REQUEST,
+        _ => StatusCode::OK,
     }
 }
 

@@ -100,11 +100,12 @@ impl Metrics {
 
     /// How many events were refused with `code`.
     pub fn rejected(&self, code: Code) -> u64 {
-        self.rejected
-            .get_or_create(&CodeLabel {
-                code: code.as_str(),
-            })
-            .get()
+        self.rejected_as(code.as_str())
+    }
+
+    /// The same for one of those, or of [`audit_code`].
+    pub fn rejected_as(&self, code: &'static str) -> u64 {
+        self.rejected.get_or_create(&CodeLabel { code }).get()
     }
 }
 

@@ -11,12 +11,14 @@ pub mod accept;
 mod accounts;
 pub mod answer;
 pub mod body;
+pub mod bounded;
 pub mod dedup;
 mod framing;
 pub mod http;
 pub mod kubernetes;
 mod metrics;
 pub mod records;
+mod rejected;
 mod store;
 pub mod tail;
 
@@ -26,4 +28,4 @@ pub use answer::{Answer, Refused};
 pub use metrics::{Metrics, audit_code};
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;

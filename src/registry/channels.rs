@@ -90,14 +90,12 @@ impl Channels {
         self.0.iter()
     }
 
-    pub fn find(&self, account: AccountId, region: Region, id: &str) -> Option<&Arc<Channel>> {
-        let meant = |channel: &&Arc<Channel>| {
-            channel.id == id && channel.account == account && channel.region == region
-        };
-        self.0.iter().find(meant)
+    /// The channel of this ARN.
+    pub fn get(&self, arn: &str) -> Option<&Arc<Channel>> {
+        self.0.iter().find(|channel| channel.arn() == arn)
     }
 
-    /// The channel of this ARN, to be changed.
+    /// The same, to be changed.
     pub fn get_mut(&mut self, arn: &str) -> Option<&mut Channel> {
         let found = self.0.iter_mut().find(|channel| channel.arn() == arn);
         found.map(Arc::make_mut)

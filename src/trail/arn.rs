@@ -31,6 +31,12 @@ impl<'a> Arn<'a> {
     }
 }
 
+/// Whether this is an ARN, and one of another service than this.
+pub fn is_of_other_service(text: &str, service: &str) -> bool {
+    let mut parts = text.splitn(6, ':');
+    parts.next() == Some("arn") && parts.nth(1) != Some(service) && parts.count() == 3
+}
+
 /// Region, account and resource.
 fn parts<'a>(text: &'a str, service: &str) -> Option<(&'a str, &'a str, &'a str)> {
     let mut parts = text.splitn(6, ':');
@@ -58,6 +64,22 @@ mod tests {
         );
         let role = "arn:aws:iam::111122223333:role/x";
         assert_eq!(Arn::global_resource(role, "iam"), Some("role/x"));
+    }
+
+    #[test]
+    fn an_arn_of_something_else_is_still_one() {
+        for (text, is_other) in [
+            ("arn:aws:s3:::bucket", true),
+            ("arn:aws:sns:us-east-1:111122223333:a:b", true),
+            ("arn:aws:logs:us-east-1:111122223333:x", false),
+            ("arn:aws-cn:logs:cn-north-1:1234:x", false),
+            ("urn:aws:s3:::bucket", false),
+            ("arn:aws:s3::bucket", false),
+            ("bucket", false),
+            ("", false),
+        ] {
+            assert_eq!(is_of_other_service(text, "logs"), is_other, "{text}");
+        }
     }
 
     #[test]

@@ -2,11 +2,15 @@
 
 import json
 import re
+import subprocess
 import uuid
+from pathlib import Path
 
 import pytest
 
+import logfiles
 from events import HOME_ACCOUNT, HOME_REGION
+from harness import BUCKET, clean_env
 from provoked import Provoked, all_tests_of_this_file_ran
 from test_api import cli, client
 from trails import as_account, make_trail, settings
@@ -208,6 +212,23 @@ def test_the_aws_cli_makes_and_shows_a_channel(daemon):
     assert (code, json.loads(out)["Name"]) == (0, "wiki"), err
 
 
+def test_the_commands_of_the_readme_make_a_channel_and_send_by_it(daemon):
+    readme = Path(__file__).resolve().parents[2] / "README.md"
+    blocks = re.findall(r"^```sh\n(.*?)^```$", readme.read_text(), re.MULTILINE | re.DOTALL)
+    [printed] = [block for block in blocks if "put-audit-events" in block]
+    here = printed.replace("127.0.0.1:4580", f"127.0.0.1:{daemon.api_port}")
+    assert here != printed
+    done = subprocess.run(["bash", "-euc", here], cwd=daemon.home, env=clean_env(), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["failed"] == [] and [one["id"] for one in answer["successful"]] == ["1"], answer
+    daemon.drain()
+    records = [value for file in logfiles.read(daemon.s3(), BUCKET) for _, value in file.records]
+    [record] = [value for value in records if value["eventID"] == answer["successful"][0]["eventID"]]
+    [channel] = client(daemon).list_channels()["Channels"]
+    assert (record["eventName"], record["metadata"]["channelARN"]) == ("EditPage", channel["ChannelArn"])
+
+
 def test_every_operation_of_cloudtrail_is_answered_or_refused_by_its_name(daemon):
     """All 60, through boto3, each with the members that it needs: a true answer, an error of its own, or UnsupportedOperationException."""
     cloudtrail = client(daemon)
@@ -236,6 +257,6 @@ def test_every_operation_of_cloudtrail_is_answered_or_refused_by_its_name(daemon
 
 def test_every_error_of_the_model_was_provoked_or_never_occurs(daemon, provoked, request):
     """The last of this file: what the tests above have provoked, held against botocore's model."""
-    if not all_tests_of_this_file_ran(request, 8):
+    if not all_tests_of_this_file_ran(request, 9):
         pytest.skip("only with all tests of this file")
     provoked.check(client(daemon), OPERATIONS, NEVER, {})

@@ -297,14 +297,14 @@ fn put_time(out: &mut Vec<u8>, value: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use serde_json::{Value, json};
 
     use super::*;
 
     const NOW: WallMillis = WallMillis(1_777_594_354_123);
 
-    fn channel() -> Channel {
+    pub fn channel() -> Channel {
         Channel {
             id: "6464f5be-705b-4c51-b64c-d46643ff96dc".to_owned(),
             account: "111122223333".parse().unwrap(),

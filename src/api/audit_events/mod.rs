@@ -24,7 +24,7 @@ use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Method, Request, Response, StatusCode, request};
 use http_body::Body;
 use http_body_util::Full;
@@ -40,9 +40,11 @@ use crate::event::fingerprint::event_id_of;
 use crate::event::refusal::shown;
 use crate::ingest::audit_code::{INVALID_CHECKSUM, INVALID_DATA};
 use crate::ingest::body::{self, Budget, Limits};
+use crate::ingest::bounded::Bounded;
 use crate::ingest::{Accounts, Answer, Ingest, Made, Origin, answer};
 use crate::registry::Channel;
 use crate::telemetry;
+use crate::trail::arn::Arn;
 use event::Refused;
 
 pub use refusal::Error;
@@ -84,7 +86,7 @@ impl Default for Bodies {
 #[serde(rename_all = "camelCase")]
 struct PutAuditEvents {
     #[serde(default)]
-    audit_events: Vec<AuditEvent>,
+    audit_events: Bounded<AuditEvent, MAX_EVENTS>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -170,8 +172,9 @@ impl Api {
         let events = checked(request)?;
         let answered = take(ingest, &channel, &events, now, caller, peer).await?;
         let tried = |event: &AuditEvent| event_id(&channel, event);
+        let arn = channel.arn();
         self.home.ingestions.tell(
-            &channel.arn(),
+            &arn,
             now,
             answered
                 .successful
@@ -180,6 +183,10 @@ impl Api {
             events.last().map(tried),
             answered.failed.last().map(|one| one.error_code),
         );
+        // Deleted meanwhile; while it is there, DeleteChannel is still to forget it.
+        if self.home.registry.book().channels.get(&arn).is_none() {
+            self.home.ingestions.forget(&arn);
+        }
         Ok(serde_json::to_vec(&answered)?)
     }
 
@@ -194,24 +201,20 @@ impl Api {
         let arn = arn_of(&given.channel, caller.account, caller.region)
             .ok_or_else(|| Error::InvalidChannelArn(shown(given.channel.as_bytes(), 256)))?;
         let book = self.home.registry.book();
-        let mut channels = book.channels.iter();
-        let found =
-            channels.find(|channel| channel.region == caller.region && channel.arn() == arn);
-        let Some(channel) = found else {
-            // Who may not send by it is not told whether it is there.
-            caller.authorize(auth::PUT_AUDIT_EVENTS, &arn, now)?;
-            return Err(Error::ChannelNotFound(shown(arn.as_bytes(), 256)));
-        };
-        let policy = channel.policy.as_deref();
+        let found = book.channels.get(&arn);
+        let found = found.filter(|channel| channel.region == caller.region);
+        let policy = found.and_then(|channel| channel.policy.as_deref());
         let policy = policy.map(|policy| ResourcePolicy::parse(policy, &arn));
         let policy = policy.transpose()?;
         let at = AtResource {
-            owner: channel.account,
+            owner: Arn::regional(&arn, "cloudtrail").map_or(caller.account, |arn| arn.account),
             policy: policy.as_ref(),
             external_id: given.external_id.as_deref(),
         };
+        // Asked as well when there is none: whom it would not let in without a policy is not told whether it is there.
         caller.authorize_at(auth::PUT_AUDIT_EVENTS, &arn, at, now)?;
-        Ok(channel.clone())
+        let found = found.cloned();
+        found.ok_or_else(|| Error::ChannelNotFound(shown(arn.as_bytes(), 256)))
     }
 }
 
@@ -253,8 +256,10 @@ impl Parameters {
 
 /// The events of a request that keeps to the limits of requests.
 fn checked(request: PutAuditEvents) -> Result<Vec<AuditEvent>, Error> {
-    let events = request.audit_events;
-    let count = events.len();
+    let Bounded {
+        kept: events,
+        count,
+    } = request.audit_events;
     if !(1..=MAX_EVENTS).contains(&count) {
         return Err(Error::Validation(format!(
             "auditEvents has 1 to {MAX_EVENTS} events, given: {count}"
@@ -296,9 +301,6 @@ async fn take(
     for (place, event) in events.iter().enumerate() {
         let record = check_sum(event).and_then(|()| event::record(&event.event_data, channel, now));
         let id = event_id(channel, event);
-        if let Err(refused) = &record {
-            ingest.metrics().count_rejected_as(refused.code);
-        }
         verdicts.push(record.map(|json| {
             made.push(Made { json, id: Some(id) });
             places.push(place);
@@ -314,6 +316,10 @@ async fn take(
     };
     match ingest.take(&made, &from).await {
         Answer::Taken { rejected, .. } => {
+            // Only now: a request that is not stored comes again. Those of `rejected` are counted already.
+            for refused in verdicts.iter().filter_map(|verdict| verdict.as_ref().err()) {
+                ingest.metrics().count_rejected_as(refused.code);
+            }
             for answer::Refused {
                 index,
                 code,
@@ -388,6 +394,9 @@ fn response(outcome: Result<Vec<u8>, Error>, id: Uuid) -> Response<Full<Bytes>> 
         if let Some(seconds) = error.retry_after_seconds() {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if matches!(error, Error::Method) {
+            headers.insert(ALLOW, HeaderValue::from_static("POST"));
+        }
         if matches!(error, Error::Body(_)) {
             // What is left of the body is not worth reading.
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -395,3 +404,6 @@ fn response(outcome: Result<Vec<u8>, Error>, id: Uuid) -> Response<Full<Bytes>> 
     }
     response
 }
+
+#[cfg(test)]
+mod tests;

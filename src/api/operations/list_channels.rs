@@ -22,7 +22,7 @@ pub struct Answer {
     next_token: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Info {
     channel_arn: String,
@@ -55,20 +55,15 @@ impl Operation for ListChannels {
         let book = call.home.registry.book();
         let own = book.channels.iter();
         let own = own.filter(|channel| channel.account == account && channel.region == region);
-        let mut left: Vec<Info> = own
-            .map(|channel| Info {
-                channel_arn: channel.arn(),
-                name: channel.name.clone(),
-            })
-            .filter(|info| info.channel_arn > last)
-            .collect();
-        left.sort_unstable();
-        let is_all = left.len() <= page;
-        left.truncate(page);
-        let next = left.last().filter(|_| !is_all);
+        let own = own.map(|channel| Info {
+            channel_arn: channel.arn(),
+            name: channel.name.clone(),
+        });
+        let (channels, next_token) =
+            token::page(own, |info| &info.channel_arn, &asked, &last, page);
         Ok(Answer {
-            next_token: next.map(|info| token::made(&asked, &info.channel_arn)),
-            channels: left,
+            channels,
+            next_token,
         })
     }
 }

@@ -21,7 +21,7 @@ pub struct Answer {
     next_token: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Info {
     #[serde(rename = "TrailARN")]
@@ -45,21 +45,12 @@ impl Operation for ListTrails {
             .trails()
             .map(|entry| &entry.trail)
             .filter(|trail| trail.home_account == call.caller.account);
-        let mut left: Vec<Info> = own
-            .map(|trail| Info {
-                trail_arn: trail.arn(),
-                name: trail.name.to_string(),
-                home_region: trail.home_region.to_string(),
-            })
-            .filter(|info| info.trail_arn > last)
-            .collect();
-        left.sort_unstable();
-        let is_all = left.len() <= PAGE;
-        left.truncate(PAGE);
-        let next = left.last().filter(|_| !is_all);
-        Ok(Answer {
-            next_token: next.map(|info| token::made(&asked, &info.trail_arn)),
-            trails: left,
-        })
+        let own = own.map(|trail| Info {
+            trail_arn: trail.arn(),
+            name: trail.name.to_string(),
+            home_region: trail.home_region.to_string(),
+        });
+        let (trails, next_token) = token::page(own, |info| &info.trail_arn, &asked, &last, PAGE);
+        Ok(Answer { trails, next_token })
     }
 }

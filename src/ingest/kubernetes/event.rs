@@ -1,12 +1,18 @@
 //! An audit event as the API server writes it (Kubernetes documentation, "kube-apiserver Audit Configuration (v1)"), as far as it is looked into.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::fmt;
 
-use serde::Deserialize;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::event::Code;
 use crate::event::refusal::shown;
+
+/// Addresses that are kept.
+const MAX_ADDRESSES: usize = 20;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -26,7 +32,7 @@ pub struct Event<'a> {
     #[serde(borrow)]
     pub impersonated_user: Option<&'a RawValue>,
     #[serde(rename = "sourceIPs")]
-    pub source_ips: Option<Vec<String>>,
+    pub source_ips: Option<Addresses>,
     pub user_agent: Option<String>,
     pub object_ref: Option<ObjectRef>,
     pub response_status: Option<ResponseStatus>,
@@ -53,6 +59,37 @@ pub struct User<'a> {
     pub groups: Option<&'a RawValue>,
     #[serde(borrow)]
     pub extra: Option<&'a RawValue>,
+}
+
+/// The last of a list of addresses, of which a client may have made all but the very last.
+#[derive(Debug, Default)]
+pub struct Addresses(pub Vec<String>);
+
+impl<'de> Deserialize<'de> for Addresses {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        input.deserialize_seq(AddressList)
+    }
+}
+
+struct AddressList;
+
+impl<'de> Visitor<'de> for AddressList {
+    type Value = Addresses;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of addresses")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut addresses: A) -> Result<Addresses, A::Error> {
+        let mut last = VecDeque::new();
+        while let Some(address) = addresses.next_element()? {
+            if last.len() == MAX_ADDRESSES {
+                last.pop_front();
+            }
+            last.push_back(address);
+        }
+        Ok(Addresses(last.into()))
+    }
 }
 
 /// What the request is about; none for a path that is no resource.

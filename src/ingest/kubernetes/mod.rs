@@ -12,6 +12,8 @@
 //! - The server sends a batch again when it sees no answer, byte for byte, so that an event that was stored is found to be a duplicate: by its
 //!   `auditID` and all that it says. By the `auditID` alone it must not be: a client of the cluster may choose it (header `Audit-ID`), and could hide
 //!   what it does behind one that was there before.
+//! - What clients of the cluster put into their requests need not be UTF-8, and the server passes it on as it is: bytes that are none become
+//!   U+FFFD, so that nobody can have a batch refused by them.
 //! - Answered 200 the batch is durable. When the journal is full it is 503 with `Retry-After`, upon which the server tries again; a batch that it
 //!   gives up is lost to traild, so let its buffer be large.
 
@@ -28,15 +30,21 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::accept::{Ingest, Made, Origin};
-use super::answer::{Answer, Refused};
+use super::answer::{Answer, Refused, taken_status};
 use super::body;
+use super::bounded::Bounded;
 use super::http::{closing, json, method_not_allowed, refused_body, response};
+use super::rejected::Rejected;
 use crate::clock::WallMillis;
 use crate::event::refusal::shown;
+use crate::event::{Code, Refusal};
 use event::Event;
 use record::Place;
 
 const API_VERSION: &str = "audit.k8s.io/v1";
+
+/// Events of a batch; an API server sends 400 by default. A body of gzip holds millions that say nothing.
+const MAX_ITEMS: usize = 100_000;
 
 /// Mapping lets other tasks run after so many bytes.
 const MAP_STEP: usize = 256 << 10;
@@ -53,7 +61,7 @@ struct Sent<'a> {
     #[serde(default)]
     api_version: String,
     #[serde(borrow)]
-    items: Option<Vec<&'a RawValue>>,
+    items: Option<Bounded<&'a RawValue, MAX_ITEMS>>,
 }
 
 /// What the answer tells. The API server looks at its status alone.
@@ -109,31 +117,45 @@ async fn take(
         cluster: checked_cluster(cluster)?,
         max_event_bytes: rules.max_event_bytes,
     };
+    let text = String::from_utf8_lossy(body);
+    let items = items(&text)?;
+    // All of them are of this account.
+    let denied = from.accounts.judge().check(place.account).err();
     let mut made = Vec::new();
+    let mut made_bytes = 0;
     // Which event of the request each of them is.
     let mut indices = Vec::new();
-    let mut rejected = Vec::new();
+    let mut rejected = Rejected::of(body.len());
     let mut skipped = 0;
     let mut until_pause = MAP_STEP;
-    for (index, item) in items(body)?.into_iter().enumerate() {
-        match Event::read(item).map(|event| event.is_answered().then_some(event)) {
+    for (index, item) in items.into_iter().enumerate() {
+        let read = match &denied {
+            Some(why) => Err((Code::AccessDenied, why.clone())),
+            None => Event::read(item),
+        };
+        match read.map(|event| event.is_answered().then_some(event)) {
             Ok(None) => skipped += 1,
             Ok(Some(event)) => {
-                made.push(Made {
-                    json: record::of(&event, &place),
-                    id: None,
-                });
+                let json = record::of(&event, &place);
+                made_bytes += json.len();
+                if made_bytes > ingest.most_stored_bytes() {
+                    return Err(too_large(format!(
+                        "the records of the first {} events take more than {} bytes",
+                        index + 1,
+                        ingest.most_stored_bytes()
+                    )));
+                }
+                made.push(Made { json, id: None });
                 indices.push(index);
             }
-            Err((code, message)) => {
-                ingest.metrics().count_rejected(code);
-                rejected.push(Refused {
-                    index,
+            Err((code, message)) => rejected.push(
+                index,
+                Refusal {
+                    code,
                     event_id: None,
-                    code: code.as_str(),
                     message,
-                });
-            }
+                },
+            )?,
         }
         until_pause = until_pause.saturating_sub(item.get().len());
         if until_pause == 0 {
@@ -141,28 +163,23 @@ async fn take(
             tokio::task::yield_now().await;
         }
     }
-    ingest.metrics().skipped.inc_by(skipped as u64);
-    let (accepted, duplicates) = match ingest.take(&made, from).await {
+    let (accepted, duplicates, refused) = match ingest.take(&made, from).await {
         Answer::Taken {
             accepted,
             duplicates,
-            rejected: refused,
-        } => {
-            rejected.extend(refused.into_iter().map(|refused| Refused {
-                index: indices[refused.index],
-                ..refused
-            }));
-            (accepted, duplicates)
-        }
+            rejected,
+        } => (accepted, duplicates, rejected),
         answer => return Err(answer),
     };
+    // Only now: a batch that is not stored comes again.
+    ingest.metrics().skipped.inc_by(skipped as u64);
+    let mut rejected = rejected.counted(ingest.metrics());
+    rejected.extend(refused.into_iter().map(|refused| Refused {
+        index: indices[refused.index],
+        ..refused
+    }));
     rejected.sort_by_key(|refused| refused.index);
-    let answer = Answer::Taken {
-        accepted,
-        duplicates,
-        rejected: rejected.clone(),
-    };
-    let status = answer.status();
+    let status = taken_status(accepted + duplicates, &rejected);
     let taken = Taken {
         accepted,
         duplicates,
@@ -173,7 +190,7 @@ async fn take(
 }
 
 /// The events of a body.
-fn items(body: &[u8]) -> Result<Vec<&RawValue>, Answer> {
+fn items(body: &str) -> Result<Vec<&RawValue>, Answer> {
     let unreadable = |message: String| Answer::Unreadable {
         code: "InvalidKubernetesAudit",
         message,
@@ -182,7 +199,7 @@ fn items(body: &[u8]) -> Result<Vec<&RawValue>, Answer> {
         let error = shown(error.to_string().as_bytes(), 256);
         unreadable(format!("the body is no list of audit events: {error}"))
     };
-    let sent: Sent<'_> = serde_json::from_slice(body).map_err(not_json)?;
+    let sent: Sent<'_> = serde_json::from_str(body).map_err(not_json)?;
     if sent.api_version != API_VERSION {
         let given = shown(sent.api_version.as_bytes(), 64);
         return Err(unreadable(format!(
@@ -190,8 +207,13 @@ fn items(body: &[u8]) -> Result<Vec<&RawValue>, Answer> {
         )));
     }
     match sent.kind.as_str() {
-        "EventList" => Ok(sent.items.unwrap_or_default()),
-        "Event" => serde_json::from_slice(body)
+        "EventList" => match sent.items.unwrap_or_default() {
+            Bounded { count, .. } if count > MAX_ITEMS => Err(too_large(format!(
+                "a list has at most {MAX_ITEMS} audit events, given: {count}"
+            ))),
+            list => Ok(list.kept),
+        },
+        "Event" => serde_json::from_str(body)
             .map(|event| vec![event])
             .map_err(not_json),
         other => {
@@ -200,6 +222,12 @@ fn items(body: &[u8]) -> Result<Vec<&RawValue>, Answer> {
                 "kind is EventList or Event, given: {given}"
             )))
         }
+    }
+}
+
+fn too_large(why: String) -> Answer {
+    Answer::TooLarge {
+        message: format!("{why}; nothing was accepted, send smaller batches"),
     }
 }
 

@@ -43,9 +43,6 @@ const MAX_USER_BYTES: usize = 8 << 10;
 const MAX_TEXT_CHARS: usize = 1024;
 const MAX_URI_CHARS: usize = 4096;
 
-/// Addresses that are kept.
-const MAX_ADDRESSES: usize = 20;
-
 /// What is added to the record when it is stored takes no more.
 const FILLED_BYTES: usize = 512;
 
@@ -91,7 +88,7 @@ struct Identity<'a> {
     principal_id: String,
     user_name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    service_account: Option<ServiceAccount<'a>>,
+    service_account: Option<ServiceAccount>,
     #[serde(flatten)]
     groups: Part<'a>,
     #[serde(flatten)]
@@ -101,9 +98,9 @@ struct Identity<'a> {
 }
 
 #[derive(Serialize)]
-struct ServiceAccount<'a> {
-    namespace: &'a str,
-    name: &'a str,
+struct ServiceAccount {
+    namespace: String,
+    name: String,
 }
 
 #[derive(Serialize)]
@@ -222,7 +219,8 @@ pub fn of(event: &Event<'_>, place: &Place) -> Vec<u8> {
 
 /// Its texts are the event's or made for it.
 fn record<'a>(event: &'a Event<'a>, place: &'a Place, objects: Objects) -> Record<'a> {
-    let addresses = event.source_ips.as_deref().unwrap_or_default();
+    let addresses = event.source_ips.as_ref();
+    let addresses = addresses.map_or(&[][..], |addresses| &addresses.0);
     let object = event.object_ref.as_ref();
     let status = event.response_status.as_ref();
     let (error_code, error_message) = error(event);
@@ -264,13 +262,8 @@ fn record<'a>(event: &'a Event<'a>, place: &'a Place, objects: Objects) -> Recor
             stage: &event.stage,
             request_received_timestamp: &event.request_received_timestamp,
             stage_timestamp: &event.stage_timestamp,
-            source_ips: (addresses.len() > 1).then(|| {
-                let last = addresses.len().saturating_sub(MAX_ADDRESSES);
-                addresses[last..]
-                    .iter()
-                    .map(|address| cut(address, 64))
-                    .collect()
-            }),
+            source_ips: (addresses.len() > 1)
+                .then(|| addresses.iter().map(|address| cut(address, 64)).collect()),
             annotations: Part {
                 name: "annotations",
                 value: event.annotations,
@@ -290,7 +283,10 @@ fn identity<'a>(event: &'a Event<'a>) -> Identity<'a> {
         .username
         .strip_prefix("system:serviceaccount:")
         .and_then(|rest| rest.split_once(':'))
-        .map(|(namespace, name)| ServiceAccount { namespace, name });
+        .map(|(namespace, name)| ServiceAccount {
+            namespace: cut(namespace, MAX_TEXT_CHARS),
+            name: cut(name, MAX_TEXT_CHARS),
+        });
     let principal = match user.uid.is_empty() {
         true => &user.username,
         false => &user.uid,

@@ -26,15 +26,19 @@ fn list(items: &[Value]) -> String {
         .to_string()
 }
 
-async fn post(fixture: &Fixture, body: String) -> (u16, Value) {
+async fn post(fixture: &Fixture, body: impl Into<Bytes>) -> (u16, Value) {
+    post_as(fixture, body, Accounts::every()).await
+}
+
+async fn post_as(fixture: &Fixture, body: impl Into<Bytes>, accounts: Accounts) -> (u16, Value) {
     let from = Origin {
         account: Some("111122223333".parse().unwrap()),
         region: Some("us-east-1".parse().unwrap()),
         peer: "192.0.2.9".to_owned(),
-        accounts: Accounts::every(),
+        accounts,
     };
     let request = Request::post("/v1/kubernetes/audit")
-        .body(Full::new(Bytes::from(body)))
+        .body(Full::new(body.into()))
         .unwrap();
     let response = post_audit(&fixture.ingest, request, from, Some("prod".to_owned())).await;
     let (head, body) = response.into_parts();
@@ -218,6 +222,24 @@ async fn names_directions_and_callers_are_told_apart() {
         json!({"responseStatus": {"status": "Failure", "reason": "Forbidden", "code": 403}})
     );
     assert_eq!(record["sourceIPAddress"], "kubernetes.io");
+
+    let mut many = event("m-1");
+    let addresses: Vec<String> = (0..30).map(|n| format!("192.0.2.{n}")).collect();
+    many["sourceIPs"] = json!(addresses);
+    let long = "n".repeat(5000);
+    many["user"] = json!({"username": format!("system:serviceaccount:{long}:{long}")});
+    post(&fixture, list(&[many])).await;
+    let record = records(&fixture).pop().unwrap();
+    assert_eq!(record["sourceIPAddress"], "192.0.2.29");
+    assert_eq!(
+        record["additionalEventData"]["sourceIPs"],
+        json!(addresses[10..])
+    );
+    let cut = format!("{}…", &long[..1024]);
+    assert_eq!(
+        record["userIdentity"]["serviceAccount"],
+        json!({"namespace": cut, "name": cut})
+    );
 }
 
 /// So deep that a record with it would be refused.
@@ -351,7 +373,10 @@ async fn a_full_journal_asks_the_server_to_come_again() {
     );
     let mut statuses = Vec::new();
     for number in 0..20 {
-        let (status, answer) = post(&fixture, list(&[event(&number.to_string())])).await;
+        let mut received = event("r-1");
+        received["stage"] = "RequestReceived".into();
+        let batch = list(&[event(&number.to_string()), received, json!(7)]);
+        let (status, answer) = post(&fixture, batch).await;
         statuses.push(status);
         assert!(status == 200 || answer["code"] == "JournalFull", "{answer}");
     }
@@ -359,4 +384,88 @@ async fn a_full_journal_asks_the_server_to_come_again() {
         statuses.contains(&200) && statuses.contains(&503),
         "{statuses:?}"
     );
+    let taken = statuses.iter().filter(|status| **status == 200).count() as u64;
+    let metrics = &fixture.metrics;
+    assert_eq!(
+        (metrics.skipped.get(), metrics.rejected(Code::InvalidJson)),
+        (taken, taken),
+        "what comes again is not counted twice"
+    );
+}
+
+/// A list of these items, as they are.
+fn raw_list(items: &str) -> String {
+    format!(r#"{{"kind":"EventList","apiVersion":"{API_VERSION}","items":[{items}]}}"#)
+}
+
+#[tokio::test]
+async fn a_list_of_whatever_length_takes_bounded_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let fixture = open(directory.path(), Knobs::default());
+    let (status, answer) = post(&fixture, raw_list(&vec!["7"; 4_000_000].join(","))).await;
+    assert_eq!(
+        (status, &answer["code"]),
+        (413, &json!("BodyTooLarge")),
+        "{answer}"
+    );
+    let told = answer["message"].as_str().unwrap();
+    assert!(told.contains("given: 4000000"), "{told}");
+    // Within the length, but more refusals than there is room for.
+    let (status, answer) = post(&fixture, raw_list(&vec!["7"; MAX_ITEMS].join(","))).await;
+    assert_eq!(
+        (status, &answer["code"]),
+        (400, &json!("TooManyRejected")),
+        "{answer}"
+    );
+    assert!(answer.to_string().len() < 1000);
+    // Within the length, but each becomes a much larger record.
+    let resource = "r".repeat(60);
+    let tiny =
+        json!({"stage": "Panic", "auditID": "a", "verb": "x", "objectRef": {"resource": resource}});
+    let tiny = vec![tiny.to_string(); MAX_ITEMS].join(",");
+    let (status, answer) = post(&fixture, raw_list(&tiny)).await;
+    let told = answer["message"].as_str().unwrap_or_default();
+    assert!(
+        status == 413 && told.starts_with("the records of the first"),
+        "{answer}"
+    );
+    assert!(fixture.stored().is_empty());
+    assert_eq!(fixture.metrics.rejected(Code::InvalidJson), 0);
+}
+
+#[tokio::test]
+async fn bytes_that_are_not_utf8_lose_no_event() {
+    let directory = tempfile::tempdir().unwrap();
+    let fixture = open(directory.path(), Knobs::default());
+    let mut strange = event("a-1");
+    strange["requestObject"] = json!({"data": "x@y"});
+    let mut body = list(&[strange, event("a-2")]).into_bytes();
+    let data = body.windows(3).position(|bytes| bytes == b"x@y").unwrap();
+    body[data + 1] = 0xff;
+    let (status, answer) = post(&fixture, body).await;
+    assert_eq!((status, counts(&answer)), (200, (2, 0, 0, 0)), "{answer}");
+    let stored = records(&fixture);
+    assert_eq!(
+        stored[0]["requestParameters"]["requestObject"]["data"],
+        "x\u{fffd}y"
+    );
+    assert_eq!(stored[1]["eventID"], "a-2");
+}
+
+#[tokio::test]
+async fn who_may_not_send_is_told_before_an_event_is_looked_at() {
+    let directory = tempfile::tempdir().unwrap();
+    let fixture = open(directory.path(), Knobs::default());
+    let nobody = || Accounts::asking(|account| Err(format!("not of {account}")));
+    let batch = list(&[event("a-1"), json!(7)]);
+    let (status, answer) = post_as(&fixture, batch, nobody()).await;
+    assert_eq!((status, counts(&answer)), (403, (0, 0, 0, 2)), "{answer}");
+    for refused in answer["rejected"].as_array().unwrap() {
+        assert_eq!(
+            (&refused["code"], &refused["message"]),
+            (&json!("AccessDenied"), &json!("not of 111122223333"))
+        );
+    }
+    assert_eq!(fixture.metrics.rejected(Code::AccessDenied), 2);
+    assert!(fixture.stored().is_empty());
 }
