@@ -26,4 +26,4 @@ pub use answer::{Answer, Refused};
 pub use metrics::{Metrics, audit_code};
 
 #[cfg(test)]
-mod fixture;
+pub mod fixture;
