@@ -46,6 +46,7 @@ use http_body::Body;
 use http_body_util::Full;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -55,7 +56,7 @@ use crate::digest::keys::Keys;
 use crate::event::refusal::shown;
 use crate::event::{AccountId, Region};
 use crate::history::History;
-use crate::ingest::body::{self, Budget, Limits};
+use crate::ingest::body::{self, Budget, Limits, Whole};
 use crate::registry::Registry;
 use crate::telemetry;
 use crate::wal::Position;
@@ -72,6 +73,9 @@ pub const MAX_BODY_BYTES: usize = 1 << 20;
 
 /// Memory for the bodies of all requests together.
 const BODIES_BYTES: usize = 16 << 20;
+
+/// Changes at a time, those included whose callers have hung up; further callers wait for their turn.
+const MOST_CHANGES: usize = 64;
 
 /// What the journal holds, durably: logging starts and stops at its end.
 pub type Holds = Arc<dyn Fn() -> Range<Position> + Send + Sync>;
@@ -145,6 +149,7 @@ pub struct Api {
     audit_bodies: audit_events::Bodies,
     /// Changes that are under way: they and their records come to an end together, whether the caller waits or not.
     changes: TaskTracker,
+    turns: Arc<Semaphore>,
 }
 
 impl Api {
@@ -160,11 +165,14 @@ impl Api {
             budget: Budget::new(BODIES_BYTES, MAX_BODY_BYTES),
             audit_bodies: audit_events::Bodies::default(),
             changes: TaskTracker::new(),
+            turns: Arc::new(Semaphore::new(MOST_CHANGES)),
         }
     }
 
-    /// Resolves when the changes that are under way have come to their end. To be called when no more come.
+    /// Resolves when the changes that are under way have come to their end, with their records: what is made by now is recorded, and what is not
+    /// yet is not made any more. To be called when no more come.
     pub async fn settle(&self) {
+        self.home.registry.stop();
         self.changes.close();
         self.changes.wait().await;
     }
@@ -224,14 +232,22 @@ impl Api {
             service,
             operation,
             head: head.clone(),
-            body: whole.bytes.clone(),
+            whole,
             caller: caller.clone(),
             id,
         };
         if recorded.asked().only_reads() {
             return recorded.read().await;
         }
-        match self.changes.spawn(recorded.change()).await {
+        // The caller's own wait: one that hangs up meanwhile has asked for nothing.
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let turn = turn.expect("semaphore: never closed");
+        let change = async move {
+            let outcome = recorded.change().await;
+            drop(turn);
+            outcome
+        };
+        match self.changes.spawn(change).await {
             Ok(outcome) => outcome,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
@@ -258,7 +274,8 @@ struct Recorded {
     service: Service,
     operation: &'static str,
     head: request::Parts,
-    body: Bytes,
+    /// With its part of the budget, which is held for as long as the call takes, though its caller hangs up.
+    whole: Whole,
     caller: Caller,
     id: Uuid,
 }
@@ -269,7 +286,7 @@ impl Recorded {
             service: self.service,
             operation: self.operation,
             headers: &self.head.headers,
-            body: &self.body,
+            body: &self.whole.bytes,
             caller: &self.caller,
             now: WallMillis::now(),
             request_id: self.id,
@@ -278,7 +295,10 @@ impl Recorded {
 
     async fn run(&self) -> Result<Vec<u8>, Error> {
         let target = Target::of(&self.head)?;
-        operations::run(target, &self.body, &call(&self.home, &self.caller)).await
+        // Before anything is done: what is done must be told.
+        records::can_tell(&self.asked())?;
+        let call = call(&self.home, &self.caller);
+        operations::run(target, &self.whole.bytes, &call).await
     }
 
     async fn read(self) -> Result<Vec<u8>, Error> {
@@ -288,7 +308,7 @@ impl Recorded {
     }
 
     async fn change(self) -> Result<Vec<u8>, Error> {
-        let room = self.records.room(&self.asked()).await?;
+        let room = self.records.room(&self.asked())?;
         let outcome = self.run().await;
         let asked = self.asked();
         self.records.keep_change(room, &asked, outcome).await

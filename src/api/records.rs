@@ -5,28 +5,38 @@
 //!
 //! - A **change** is refused before it is made when there is no room for its record (`ServiceUnavailableException`). Its record is durable before it is
 //!   answered, also when the caller has hung up. A crash between the two leaves a change without a record and without an answer.
-//! - What only **reads** is answered even when its record cannot be kept; that is counted and logged.
+//! - What only **reads** is answered even when its record cannot be kept, or not in time; that is counted and logged.
+//! - A request whose record would not tell what is done is refused before anything is ([`can_tell`]).
 //!
 //! ```text
-//!  room in the journal ─► operation ─► event(request, outcome) ─► journal, durable ─► answer
+//!  room in the journal ─► can_tell(request) ─► operation ─► record(request, outcome) ─► journal, durable ─► answer
 //! ```
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
 
 use http::{HeaderMap, header};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
+use serde::Serialize;
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::map::Entry;
 use serde_json::{Map, Value, json};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::Error;
 use super::protocol::Service;
 use crate::auth::{Caller, Principal};
 use crate::clock::WallMillis;
+use crate::event::check::MAX_DEPTH;
 use crate::event::refusal::shown;
 use crate::ingest::Ingest;
 use crate::ingest::records::{Origin, RecordError, Room};
 use crate::telemetry;
 
-/// CloudTrail's limits of fields: texts are cut, objects left out (user guide, "CloudTrail record contents").
+/// CloudTrail's limits of fields: texts are cut, what objects have too much is left out (user guide, "CloudTrail record contents").
 const MAX_TEXT_BYTES: usize = 1 << 10;
 const MAX_OBJECT_BYTES: usize = 100 << 10;
 
@@ -35,6 +45,14 @@ const HEAD_BYTES: usize = 24 << 10;
 
 /// How much longer a request or what it is answered with can be in a record: 0.1 MB of `1e20` are numbers of 22 digits there.
 const GROWTH: usize = 10;
+
+/// Members of a request, and bytes of their names: several times what any operation has. Marks of all of them are within an object's limit, and so
+/// are all of them together when none is longer than a name or an ARN can be.
+const MOST_MEMBERS: usize = 64;
+const MOST_NAME_BYTES: usize = 128;
+
+/// How long an answer that only reads waits for its record.
+const READ_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Keeps records. Clones share everything.
 #[derive(Clone)]
@@ -96,11 +114,11 @@ impl Records {
     }
 
     /// Room for the record of a change. Without it, the change must not be made.
-    pub async fn room(&self, asked: &Asked<'_>) -> Result<Room, Error> {
+    pub fn room(&self, asked: &Asked<'_>) -> Result<Room, Error> {
         if self.ingest.is_stopping() {
             return Err(Error::Unrecordable("the daemon is stopping".to_owned()));
         }
-        let room = self.ingest.room(most_bytes(asked)).await;
+        let room = self.ingest.room(most_bytes(asked));
         room.map_err(|error| Error::Unrecordable(error.to_string()))
     }
 
@@ -118,10 +136,13 @@ impl Records {
         }
     }
 
-    /// Keeps the record of what only reads, if that can be done.
+    /// Keeps the record of what only reads, if that can be done. A disk that does not answer in time has lost it, although what waits for the disk
+    /// may still get there.
     pub async fn keep(&self, asked: &Asked<'_>, outcome: &Result<Vec<u8>, Error>) {
-        let kept = match self.ingest.room(most_bytes(asked)).await {
-            Ok(room) => self.keep_in(room, asked, outcome).await,
+        let kept = match self.ingest.room(most_bytes(asked)) {
+            Ok(room) => timeout(READ_PATIENCE, self.keep_in(room, asked, outcome))
+                .await
+                .unwrap_or(Err(RecordError::TooSlow(READ_PATIENCE))),
             Err(error) => Err(error.into()),
         };
         // Told already, and no reason to refuse an answer.
@@ -134,12 +155,13 @@ impl Records {
         asked: &Asked<'_>,
         outcome: &Result<Vec<u8>, Error>,
     ) -> Result<(), RecordError> {
-        let event = event(asked, outcome).to_string();
+        let record = serde_json::to_vec(&record(asked, outcome));
+        let event = record.map_err(|error| RecordError::NoEvent(error.to_string()))?;
         let from = Origin {
             account: asked.caller.account,
             region: asked.caller.region,
         };
-        room.keep(event.as_bytes(), from).await
+        room.keep(&event, from).await
     }
 
     fn count(&self, asked: &Asked<'_>, kept: Result<(), RecordError>) -> Result<(), RecordError> {
@@ -158,14 +180,98 @@ impl Records {
     }
 }
 
-/// No fewer than its record has.
+/// No fewer than its record has. An answer may be of things that the request does not name.
 fn most_bytes(asked: &Asked<'_>) -> usize {
-    HEAD_BYTES + (asked.body.len() * GROWTH).min(2 * MAX_OBJECT_BYTES)
+    let request = (asked.body.len() * GROWTH).min(MAX_OBJECT_BYTES);
+    let answer = match asked.only_reads() {
+        true => 0,
+        false => MAX_OBJECT_BYTES,
+    };
+    HEAD_BYTES + request + answer
 }
 
-/// The event, in the order in which CloudTrail writes its fields.
-pub fn event(asked: &Asked<'_>, outcome: &Result<Vec<u8>, Error>) -> Value {
-    let Asked {
+/// Refuses a request that its record could not tell truly, before anything is done: operations leave aside what they do not know, the record tells all.
+///
+/// - No two names that CloudTrail spells alike are in one object: the record would tell one of them, and the other be what is done.
+/// - No more levels than an event may have, and nothing that common readers of JSON fail on (`1e999`, `"\ud800"`).
+/// - No more members, and no longer names, than [`fitting`] can mark as left out.
+pub fn can_tell(asked: &Asked<'_>) -> Result<(), Error> {
+    let refused = |reason: String| Error::Serialization {
+        operation: asked.operation,
+        reason: shown(reason.as_bytes(), 256),
+    };
+    let members = respelt(asked.body).map_err(|error| refused(error.to_string()))?;
+    if members.len() > MOST_MEMBERS {
+        let count = members.len();
+        return Err(refused(format!(
+            "it has {count} members, at most {MOST_MEMBERS} are taken"
+        )));
+    }
+    if members.keys().any(|name| name.len() > MOST_NAME_BYTES) {
+        return Err(refused(format!(
+            "a member has a name of more than {MOST_NAME_BYTES} bytes"
+        )));
+    }
+    Ok(())
+}
+
+/// An event, in the order in which CloudTrail writes its fields.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record<'a> {
+    event_version: &'static str,
+    user_identity: Identity<'a>,
+    event_time: String,
+    event_source: String,
+    event_name: &'static str,
+    aws_region: &'a str,
+    #[serde(rename = "sourceIPAddress")]
+    source_ip_address: String,
+    user_agent: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_code: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_message: Option<String>,
+    request_parameters: Option<Map<String, Value>>,
+    response_elements: Option<Map<String, Value>>,
+    #[serde(rename = "requestID")]
+    request_id: String,
+    #[serde(rename = "eventID")]
+    event_id: String,
+    read_only: bool,
+    event_type: &'static str,
+    management_event: bool,
+    recipient_account_id: &'a str,
+    event_category: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_details: Option<TlsDetails>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Identity<'a> {
+    r#type: &'static str,
+    principal_id: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arn: Option<String>,
+    account_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_key_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_name: Option<Cow<'a, str>>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TlsDetails {
+    tls_version: &'static str,
+    cipher_suite: &'static str,
+    client_provided_host_header: Option<String>,
+}
+
+/// The record of a call that ended so.
+pub fn record<'a>(asked: &Asked<'a>, outcome: &Result<Vec<u8>, Error>) -> Record<'a> {
+    let &Asked {
         service,
         operation,
         headers,
@@ -174,78 +280,69 @@ pub fn event(asked: &Asked<'_>, outcome: &Result<Vec<u8>, Error>) -> Value {
         now,
         request_id,
     } = asked;
-    let mut event = Map::new();
-    let mut put = |name: &str, value: Value| drop(event.insert(name.to_owned(), value));
-    put("eventVersion", "1.11".into());
-    put("userIdentity", identity(caller));
-    put("eventTime", now.rfc3339().into());
-    let source = format!("{}.amazonaws.com", service.signing_name());
-    put("eventSource", source.into());
-    put("eventName", (*operation).into());
-    put("awsRegion", caller.region.as_str().into());
     let source_ip = caller.source_ip.map(|ip| ip.to_string());
-    // A process at the unix socket is on this machine.
-    put(
-        "sourceIPAddress",
-        source_ip.unwrap_or_else(|| "127.0.0.1".to_owned()).into(),
-    );
-    put("userAgent", text(headers, header::USER_AGENT).into());
-    if let Err(error) = outcome {
-        put("errorCode", error_code(error).into());
-        put(
-            "errorMessage",
-            shown(error.to_string().as_bytes(), MAX_TEXT_BYTES).into(),
-        );
+    let error = outcome.as_ref().err();
+    Record {
+        event_version: "1.11",
+        user_identity: identity(caller),
+        event_time: now.rfc3339(),
+        event_source: format!("{}.amazonaws.com", service.signing_name()),
+        event_name: operation,
+        aws_region: caller.region.as_str(),
+        // A process at the unix socket is on this machine.
+        source_ip_address: source_ip.unwrap_or_else(|| "127.0.0.1".to_owned()),
+        user_agent: text(headers, header::USER_AGENT),
+        error_code: error.map(error_code),
+        error_message: error.map(|error| shown(error.to_string().as_bytes(), MAX_TEXT_BYTES)),
+        // As CloudTrail does: who may not ask is not repeated.
+        request_parameters: match outcome {
+            Err(Error::AccessDenied(_) | Error::Serialization { .. }) => None,
+            _ => object(body),
+        },
+        response_elements: match outcome {
+            Ok(answer) if !asked.only_reads() => object(answer),
+            _ => None,
+        },
+        request_id: request_id.hyphenated().to_string(),
+        event_id: Uuid::new_v4().hyphenated().to_string(),
+        read_only: asked.only_reads(),
+        event_type: "AwsApiCall",
+        management_event: true,
+        recipient_account_id: caller.account.as_str(),
+        event_category: "Management",
+        tls_details: caller.tls.as_ref().map(|tls| TlsDetails {
+            tls_version: tls.version,
+            cipher_suite: tls.cipher_suite,
+            client_provided_host_header: text(headers, header::HOST),
+        }),
     }
-    // As CloudTrail does: who may not ask is not repeated.
-    let parameters = match outcome {
-        Err(Error::AccessDenied(_) | Error::Serialization { .. }) => Value::Null,
-        _ => object(body),
-    };
-    put("requestParameters", parameters);
-    let answer = match outcome {
-        Ok(answer) if !asked.only_reads() => object(answer),
-        _ => Value::Null,
-    };
-    put("responseElements", answer);
-    put("requestID", request_id.hyphenated().to_string().into());
-    put("eventID", Uuid::new_v4().hyphenated().to_string().into());
-    put("readOnly", asked.only_reads().into());
-    put("eventType", "AwsApiCall".into());
-    put("managementEvent", true.into());
-    put("recipientAccountId", caller.account.as_str().into());
-    put("eventCategory", "Management".into());
-    if let Some(tls) = &caller.tls {
-        put(
-            "tlsDetails",
-            json!({
-                "tlsVersion": tls.version,
-                "cipherSuite": tls.cipher_suite,
-                "clientProvidedHostHeader": text(headers, header::HOST),
-            }),
-        );
-    }
-    Value::Object(event)
 }
 
 /// Users of traild have no other id than their name. Whoever was not asked who they are is the account, and is not called its root.
-fn identity(caller: &Caller) -> Value {
-    let account = caller.account.as_str();
+fn identity(caller: &Caller) -> Identity<'_> {
+    let account_id = caller.account.as_str();
     let Some(name) = caller.user_name() else {
-        return json!({ "type": "AWSAccount", "principalId": account, "accountId": account });
+        return Identity {
+            r#type: "AWSAccount",
+            principal_id: account_id.into(),
+            arn: None,
+            account_id,
+            access_key_id: None,
+            user_name: None,
+        };
     };
-    let mut identity = json!({
-        "type": "IAMUser",
-        "principalId": name,
-        "arn": caller.principal_arn(),
-        "accountId": account,
-        "userName": name,
-    });
-    // What others say of an access key is not verified.
-    if let (Principal::User, Some(key)) = (&caller.principal, &caller.access_key_id) {
-        identity["accessKeyId"] = (&**key).into();
+    Identity {
+        r#type: "IAMUser",
+        principal_id: name.clone(),
+        arn: Some(caller.principal_arn()),
+        account_id,
+        // What others say of an access key is not verified.
+        access_key_id: match caller.principal {
+            Principal::User => caller.access_key_id.as_deref(),
+            _ => None,
+        },
+        user_name: Some(name),
     }
-    identity
 }
 
 /// CloudTrail writes this one without its ending.
@@ -261,33 +358,132 @@ fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<String> {
     Some(shown(value.as_bytes(), MAX_TEXT_BYTES))
 }
 
-/// A request or an answer in CloudTrail's spelling: every name begins with a small letter. Nothing for an empty one, and for one that is too large.
-fn object(json: &[u8]) -> Value {
-    let Ok(Value::Object(members)) = serde_json::from_slice(json) else {
-        return Value::Null;
-    };
-    if members.is_empty() {
-        return Value::Null;
+/// A request or an answer as a record tells it. Nothing for an empty one.
+fn object(json: &[u8]) -> Option<Map<String, Value>> {
+    let members = respelt(json).ok()?;
+    (!members.is_empty()).then(|| fitting(members))
+}
+
+/// Leaves the largest members out until the rest fits, and marks each by its name with `Omitted` behind it, as records of a Kubernetes API server
+/// do. Within the limits of [`can_tell`] no name of a trail or channel is ever among them: those that stay are larger.
+fn fitting(mut members: Map<String, Value>) -> Map<String, Value> {
+    let mut total = json_bytes(&members);
+    if total <= MAX_OBJECT_BYTES {
+        return members;
     }
-    let respelt = respelt(Value::Object(members));
-    match serde_json::to_vec(&respelt) {
-        Ok(written) if written.len() <= MAX_OBJECT_BYTES => respelt,
-        _ => Value::Null,
+    let mut sizes: Vec<(usize, String)> = members
+        .iter()
+        .map(|(name, value)| (json_bytes(value), name.clone()))
+        .collect();
+    sizes.sort();
+    while let Some((bytes, name)) = sizes.pop()
+        && total > MAX_OBJECT_BYTES
+    {
+        members.remove(&name);
+        let mark = json!({ "bytes": bytes });
+        let name = format!("{name}{OMITTED}");
+        total = total.saturating_sub(bytes) + OMITTED.len() + json_bytes(&mark);
+        members.insert(name, mark);
+    }
+    members
+}
+
+const OMITTED: &str = "Omitted";
+
+fn json_bytes(value: &impl Serialize) -> usize {
+    serde_json::to_vec(value).map_or(usize::MAX, |json| json.len())
+}
+
+/// The members of a JSON object in CloudTrail's spelling: every name begins with a small letter. No object holds two that are spelt alike.
+fn respelt(json: &[u8]) -> Result<Map<String, Value>, serde_json::Error> {
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    // The event is a level, too.
+    let levels = MAX_DEPTH - 1;
+    let value = Respelt { levels }.deserialize(&mut reader)?;
+    reader.end()?;
+    match value {
+        Value::Object(members) => Ok(members),
+        _ => Err(de::Error::custom("it is not a JSON object")),
     }
 }
 
-fn respelt(value: Value) -> Value {
-    match value {
-        Value::Object(members) => {
-            let members = members.into_iter();
-            Value::Object(
-                members
-                    .map(|(name, value)| (small(&name), respelt(value)))
-                    .collect(),
-            )
+/// Reads a value that holds no more levels of objects and arrays.
+#[derive(Clone, Copy)]
+struct Respelt {
+    levels: usize,
+}
+
+impl Respelt {
+    fn inside<E: de::Error>(self) -> Result<Self, E> {
+        let levels = self.levels.checked_sub(1);
+        let levels = levels.ok_or_else(|| E::custom("it has too many levels"))?;
+        Ok(Self { levels })
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Respelt {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Value, D::Error> {
+        reader.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Respelt {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let inside = self.inside()?;
+        let mut array = Vec::new();
+        while let Some(item) = items.next_element_seed(inside)? {
+            array.push(item);
         }
-        Value::Array(items) => Value::Array(items.into_iter().map(respelt).collect()),
-        other => other,
+        Ok(Value::Array(array))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let inside = self.inside()?;
+        let mut object = Map::new();
+        while let Some(name) = members.next_key::<String>()? {
+            let value = members.next_value_seed(inside)?;
+            match object.entry(small(&name)) {
+                Entry::Vacant(place) => drop(place.insert(value)),
+                Entry::Occupied(_) => {
+                    let name = shown(name.as_bytes(), 64);
+                    let reason = format!("{name} is given twice, in one spelling or two");
+                    return Err(de::Error::custom(reason));
+                }
+            }
+        }
+        Ok(Value::Object(object))
     }
 }
 

@@ -36,7 +36,8 @@ fn recorded(
         now: NOW,
         request_id: ID,
     };
-    let mut event = event(&asked, &outcome.map(|json| json.as_bytes().to_vec()));
+    let outcome = outcome.map(|json| json.as_bytes().to_vec());
+    let mut event = serde_json::to_value(record(&asked, &outcome)).unwrap();
     let id = event["eventID"].take();
     assert!(id.as_str().unwrap().parse::<Uuid>().is_ok());
     event
@@ -162,13 +163,24 @@ fn callers_are_told_by_what_is_verified_of_them() {
 #[test]
 fn no_request_and_no_answer_is_too_large_for_the_room_that_is_taken() {
     let caller = caller(&tcp());
-    let numbers = format!(r#"{{"N":[{}1]}}"#, "1e20,".repeat(18_000));
+    let numbers = format!(r#"{{"N":[{}1]}}"#, "1e20,".repeat(4_000));
     let text = format!(r#"{{"N":"{}"}}"#, r"\u0001".repeat(16_000));
-    for body in [
-        "{}",
-        &numbers,
-        &text,
-        &format!(r#"{{"N":"{}"}}"#, "x".repeat(1 << 20)),
+    let long = format!(r#"{{"N":"{}"}}"#, "x".repeat(1 << 20));
+    let destinations = r#"{"Type":"EVENT_DATA_STORE","Location":"arn:aws:cloudtrail"}"#;
+    let destinations = format!(
+        r#"{{"Destinations":[{}{destinations}]}}"#,
+        format!("{destinations},").repeat(199)
+    );
+    let some = format!(r#"{{"S":[{}1]}}"#, "1e20,".repeat(400));
+    for (body, answer) in [
+        ("{}", "{}"),
+        (&*numbers, &*numbers),
+        (&text, &text),
+        (&long, &long),
+        // An answer of what the request does not name.
+        ("{}", &destinations),
+        ("{}", &text),
+        (&some, &numbers),
     ] {
         let mut headers = HeaderMap::new();
         let long = "\"".repeat(60_000);
@@ -183,7 +195,8 @@ fn no_request_and_no_answer_is_too_large_for_the_room_that_is_taken() {
             now: NOW,
             request_id: ID,
         };
-        let event = event(&asked, &Ok(body.as_bytes().to_vec())).to_string();
+        let record = record(&asked, &Ok(answer.as_bytes().to_vec()));
+        let event = serde_json::to_string(&record).unwrap();
         assert!(
             event.len() <= most_bytes(&asked),
             "{} of {}",
@@ -193,14 +206,139 @@ fn no_request_and_no_answer_is_too_large_for_the_room_that_is_taken() {
         assert!(event.len() <= crate::ingest::records::MAX_RECORD_BYTES);
         assert!(crate::event::check::read(event.as_bytes()).is_ok());
     }
-    let large = recorded(
-        "ListTrails",
-        &text.replace("u0001", "u0002"),
-        &caller,
-        Ok("{}"),
+}
+
+fn told(body: &str) -> Result<(), Error> {
+    let headers = HeaderMap::new();
+    can_tell(&Asked {
+        service: Service::CloudTrail,
+        operation: "StopLogging",
+        headers: &headers,
+        body: body.as_bytes(),
+        caller: &caller(&tcp()),
+        now: NOW,
+        request_id: ID,
+    })
+}
+
+#[test]
+fn a_request_whose_record_would_not_tell_what_is_done_is_refused() {
+    let nested = |levels: usize| {
+        let (open, close) = ("[".repeat(levels - 1), "]".repeat(levels - 1));
+        format!(r#"{{"Name":"main","x":{open}1{close}}}"#)
+    };
+    let members = |count: usize| {
+        let more: String = (1..count).map(|n| format!(r#","x{n}":0"#)).collect();
+        format!(r#"{{"Name":"main"{more}}}"#)
+    };
+    let name = |bytes: usize| format!(r#"{{"{}":0}}"#, "n".repeat(bytes));
+    for sound in [
+        "{}",
+        " {\"Name\" : \"main\"}\n",
+        r#"{"Name":"main","Nested":[{"name":1},{"name":2,"Other":{"name":3}}],"x":[null,true,-1,1.5]}"#,
+        r#"{"Name":"\ud83d\ude00","\u00dcber":1,"":2}"#,
+        &nested(MAX_DEPTH - 1),
+        &members(MOST_MEMBERS),
+        &name(MOST_NAME_BYTES),
+    ] {
+        told(sound).unwrap();
+        let event = recorded("StopLogging", sound, &caller(&tcp()), Ok("{}"));
+        assert_eq!(event["requestParameters"].is_null(), sound == "{}");
+        // It is an event, as deep as it is.
+        let text = event.to_string().replace("\"eventID\":null,", "");
+        let (given, found) = crate::event::check::read(text.as_bytes()).unwrap();
+        let rules = crate::event::Rules {
+            max_event_bytes: 1 << 20,
+            account: caller(&tcp()).account,
+            region: caller(&tcp()).region,
+            now: NOW,
+        };
+        crate::event::check(given, &found, &rules).unwrap();
+    }
+    for (unsound, why) in [
+        (r#"{"Name":"main","name":"sandbox"}"#, "name is given twice"),
+        (r#"{"Name":"main","\u006eame":"sandbox"}"#, "given twice"),
+        (r#"{"name":"sandbox","Name":"main"}"#, "Name is given twice"),
+        (r#"{"x":[{"A":1,"b":0,"a":2}]}"#, "a is given twice"),
+        (r#"{"x":1,"x":1}"#, "x is given twice"),
+        (r#"{"Name":"main","x":1e999}"#, "out of range"),
+        (r#"{"Name":"main","x":"\ud800"}"#, "hex escape"),
+        (r#"{"Name":"main"} {}"#, "trailing"),
+        ("[]", "not a JSON object"),
+        ("", "EOF"),
+        (&nested(MAX_DEPTH), "too many levels"),
+        (&nested(100_000), "too many levels"),
+        (&members(MOST_MEMBERS + 1), "65 members"),
+        (&name(MOST_NAME_BYTES + 1), "more than 128 bytes"),
+    ] {
+        let refused = told(unsound).unwrap_err();
+        assert_eq!(refused.code(), "SerializationException");
+        let message = refused.to_string();
+        assert!(message.contains(why) && message.len() < 400, "{message}");
+    }
+}
+
+#[test]
+fn what_is_too_large_is_left_out_and_marked_and_the_rest_stays() {
+    let (a, b) = ("a".repeat(90_000), "b".repeat(60_000));
+    let body = format!(r#"{{"Name":"main","A":"{a}","B":"{b}","C":[{{"D":true}}]}}"#);
+    let event = recorded("StopLogging", &body, &caller(&tcp()), Ok("{}"));
+    assert_eq!(
+        event["requestParameters"],
+        json!({"name": "main", "aOmitted": {"bytes": 90_002}, "b": b, "c": [{"d": true}]})
     );
-    assert!(
-        large["requestParameters"].is_object(),
-        "within CloudTrail's limit"
-    );
+    // However a request is padded, within the limits of what is taken.
+    let escapes = r"\u0001".repeat(125);
+    let long = "x".repeat(16_000);
+    let more: String = (100..163)
+        .map(|n| format!(r#","{escapes}{n}":"{long}""#))
+        .collect();
+    let arn = "n".repeat(256);
+    let body = format!(r#"{{"Name":"{arn}"{more}}}"#);
+    told(&body).unwrap();
+    let event = recorded("StopLogging", &body, &caller(&tcp()), Ok("{}"));
+    let parameters = &event["requestParameters"];
+    assert_eq!(parameters["name"], arn);
+    assert_eq!(parameters.as_object().unwrap().len(), 64);
+    assert!(parameters.to_string().len() <= MAX_OBJECT_BYTES);
+    // All that fits stays.
+    let body = format!(r#"{{"N":"{}"}}"#, "x".repeat(MAX_OBJECT_BYTES - 8));
+    let event = recorded("ListTrails", &body, &caller(&tcp()), Ok("{}"));
+    assert!(event["requestParameters"]["n"].is_string());
+}
+
+#[test]
+fn fields_are_in_the_order_in_which_cloudtrail_writes_them() {
+    let headers = HeaderMap::new();
+    let asked = Asked {
+        service: Service::CloudTrail,
+        operation: "DeleteTrail",
+        headers: &headers,
+        body: b"{}",
+        caller: &caller(&tcp()),
+        now: NOW,
+        request_id: ID,
+    };
+    let event = serde_json::to_string(&record(&asked, &Ok(b"{}".to_vec()))).unwrap();
+    let order = [
+        "eventVersion",
+        "userIdentity",
+        "eventTime",
+        "eventSource",
+        "eventName",
+        "awsRegion",
+        "sourceIPAddress",
+        "userAgent",
+        "requestParameters",
+        "responseElements",
+        "requestID",
+        "eventID",
+        "readOnly",
+        "eventType",
+        "managementEvent",
+        "recipientAccountId",
+        "eventCategory",
+    ];
+    let places = order.map(|name| event.find(&format!("\"{name}\":")).unwrap());
+    assert!(places.is_sorted(), "{event}");
 }

@@ -1,3 +1,4 @@
+mod recorded;
 mod refusals;
 mod sdk;
 mod trails;

@@ -18,7 +18,7 @@ use super::store::{Ready, Stamp, Store, Stored};
 use crate::clock::WallMillis;
 use crate::event::check::{read, refusal};
 use crate::event::{AccountId, Checked, Code, Refusal, Region, Rules, Scanned, Secret, check};
-use crate::wal::{AppendError, MAX_PAYLOAD_BYTES, Permit, Wal};
+use crate::wal::{Admitted, AppendError, MAX_PAYLOAD_BYTES, Wal};
 
 /// What the events of one request may take in the journal, completed; with bodies allowed that are larger than half of this, twice a
 /// body. Tiny events grow sevenfold when they are completed, and all of a request is in memory at once.
@@ -272,19 +272,19 @@ impl Ingest {
         Ok(stored)
     }
 
-    /// Takes room for one event.
-    pub(super) async fn reserve(&self, bytes: usize) -> Result<Permit, AppendError> {
-        self.shared.store.reserve(bytes).await
+    /// Takes room in the journal for one event.
+    pub(super) fn admit(&self, bytes: usize) -> Result<Admitted, AppendError> {
+        self.shared.store.admit(bytes)
     }
 
     /// Stores an event where there is room for it already, and counts it.
     pub(super) async fn store_in(
         &self,
-        permit: Permit,
+        admitted: Admitted,
         event: &Ready<'_>,
         stamp: Stamp<'_>,
     ) -> Result<(), AppendError> {
-        let stored = self.shared.store.store_in(permit, event, stamp).await?;
+        let stored = self.shared.store.store_in(admitted, event, stamp).await?;
         self.count(stored);
         Ok(())
     }

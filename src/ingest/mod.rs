@@ -28,4 +28,4 @@ pub use answer::{Answer, Refused};
 pub use metrics::{Metrics, audit_code};
 
 #[cfg(test)]
-pub(crate) mod fixture;
+pub mod fixture;

@@ -16,7 +16,7 @@ use super::dedup::{Claim, Window};
 use crate::clock::WallMillis;
 use crate::event::fill::Filling;
 use crate::event::{Checked, Secret};
-use crate::wal::{AppendError, Batch, FRAME_HEADER_BYTES, Permit, Wal};
+use crate::wal::{Admitted, AppendError, Batch, FRAME_HEADER_BYTES, Permit, Wal};
 
 /// A checked event with its name in the window.
 pub struct Ready<'a> {
@@ -142,19 +142,21 @@ impl Store {
         Ok(stored)
     }
 
-    /// Room for so many bytes, headers included.
-    pub async fn reserve(&self, bytes: usize) -> Result<Permit, AppendError> {
-        self.wal.reserve(bytes).await
+    /// Room in the journal for so many bytes, headers included.
+    pub fn admit(&self, bytes: usize) -> Result<Admitted, AppendError> {
+        self.wal.admit(bytes)
     }
 
     /// Stores a new event where there is room for it already; resolves when it is durable.
     pub async fn store_in(
         &self,
-        permit: Permit,
+        admitted: Admitted,
         event: &Ready<'_>,
         stamp: Stamp<'_>,
     ) -> Result<Stored, AppendError> {
-        let batch = encode(std::iter::once(event), event.most_bytes(&stamp), stamp);
+        let most_bytes = event.most_bytes(&stamp);
+        let permit = admitted.permit(most_bytes).await?;
+        let batch = encode(std::iter::once(event), most_bytes, stamp);
         let turn = self.take_turn(permit, batch, &[event], stamp);
         if let Some(own) = turn.own {
             settled(own).await?;

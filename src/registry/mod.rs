@@ -12,7 +12,7 @@
 //!   written has not happened.
 //! - Channels are kept in the same way in `data_dir/channels.json`. A change is one of trails or one of channels; legs know of no channel.
 //! - What legs have to know of it is a [`Generation`]. A change is answered when its generation runs, or after [`PATIENCE`] anyway: durable it
-//!   is, and it runs sooner or later.
+//!   is, and it runs sooner or later. At a stop nobody waits any more, and no change is made for a caller ([`Registry::stop`]).
 //! - A trail that is deleted stays in the generations, and nowhere else, until [`Registry::forget`] says that all it had recorded before is
 //!   delivered. One that is made under its ARN meanwhile takes over what is left of it.
 //! - A file that is damaged is put aside under another name, and told of ([`kept`]): the daemon starts with the trails of its configuration.
@@ -30,6 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::WallMillis;
 use crate::trail::Trail;
@@ -62,6 +63,7 @@ struct Shared {
     generation: watch::Sender<Generation>,
     /// The number of the newest generation that runs.
     applied: watch::Sender<u64>,
+    stopping: CancellationToken,
 }
 
 /// All trails, as legs are to run for them.
@@ -116,6 +118,7 @@ impl Registry {
                 book: Mutex::new(Arc::new(book)),
                 generation,
                 applied: watch::Sender::new(0),
+                stopping: CancellationToken::new(),
             }),
         })
     }
@@ -149,16 +152,32 @@ impl Registry {
         T: Send + 'static,
         E: From<NotKept> + Send + 'static,
     {
-        let (answer, number) = self.make(decide).await?;
+        let shared = self.shared.clone();
+        let made = self.make(move |book| {
+            if shared.stopping.is_cancelled() {
+                let path = shared.path.clone();
+                let source = io::Error::other("the daemon is stopping");
+                return Err(NotKept { path, source }.into());
+            }
+            decide(book)
+        });
+        let (answer, number) = made.await?;
         let mut applied = self.shared.applied.subscribe();
         let runs = applied.wait_for(|newest| *newest >= number);
-        if tokio::time::timeout(PATIENCE, runs).await.is_err() {
+        let runs = tokio::time::timeout(PATIENCE, runs);
+        let runs = self.shared.stopping.run_until_cancelled(runs).await;
+        if matches!(runs, Some(Err(_))) {
             tracing::warn!(
                 generation = number,
                 "a change of trails is kept, and does not run yet"
             );
         }
         Ok(answer)
+    }
+
+    /// The daemon stops: changes that callers ask for are not made from now on, and those that are made are answered without waiting for the legs.
+    pub fn stop(&self) {
+        self.shared.stopping.cancel();
     }
 
     /// The daemon tells how far the legs of these trails had read the journal when they learned that logging was started or stopped: that is

@@ -323,6 +323,34 @@ async fn a_change_is_answered_when_its_generation_runs_and_after_a_while_anyway(
     assert_eq!(names(&registry), "first second");
 }
 
+#[tokio::test(start_paused = true)]
+async fn at_a_stop_no_caller_waits_for_the_legs_and_no_change_is_made_any_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let registry = Registry::open(directory.path(), vec![]).unwrap();
+    let mut generations = registry.watch();
+    let changing = tokio::spawn({
+        let registry = registry.clone();
+        async move { create(&registry, named("first")).await }
+    });
+    generations.changed().await.unwrap();
+    let began = tokio::time::Instant::now();
+    registry.stop();
+    changing.await.unwrap();
+    assert!(began.elapsed() < PATIENCE);
+
+    let late = registry
+        .change(|book| {
+            *book = Book::default();
+            Ok::<_, NotKept>(())
+        })
+        .await;
+    assert!(late.is_err());
+    assert_eq!(names(&registry), "first");
+    // What the daemon itself has to write down is not asked for by a caller.
+    registry.forget("arn:none").await.unwrap();
+    assert_eq!(names(&open(directory.path(), vec![])), "first");
+}
+
 #[tokio::test]
 async fn a_deleted_trail_runs_until_it_is_forgotten_and_nobody_sees_it() {
     let directory = tempfile::tempdir().unwrap();

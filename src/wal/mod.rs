@@ -66,7 +66,7 @@ pub use frame::{Batch, FRAME_HEADER_BYTES, MAX_PAYLOAD_BYTES, Reason};
 pub use inspect::{Inspection, Quarantined, SegmentReport, inspect};
 pub use lock::{DirLock, LockError};
 pub use reader::{Chunk, EachFrame, Reader};
-pub use writer::{Appending, Permit};
+pub use writer::{Admitted, Appending, Permit};
 
 use writer::{Parts, Shared};
 
@@ -280,13 +280,19 @@ impl Wal {
     ///
     /// `bytes` are the batch's, headers included. More than the queue holds waits until the queue is empty.
     pub async fn reserve(&self, bytes: usize) -> Result<Permit, AppendError> {
-        let reserved = self.owner.shared.reserve(bytes).await;
-        if let Err(AppendError::Full { .. }) = reserved {
+        self.admit(bytes)?.permit(bytes).await
+    }
+
+    /// The first half of [`Wal::reserve`], for what is written later: counts the bytes in without a place in the queue, where it would be in the
+    /// way of others.
+    pub fn admit(&self, bytes: usize) -> Result<Admitted, AppendError> {
+        let admitted = self.owner.shared.admit(bytes as u64);
+        if let Err(AppendError::Full { .. }) = admitted {
             // Lets what is in the newest segment be trimmed as well: it may be all that is in the way. Refusals that follow change
             // nothing, as the newest is empty by then.
             self.owner.shared.roll_unless_empty();
         }
-        reserved
+        admitted
     }
 
     /// The end of what is durable: every frame before it survives a power loss.

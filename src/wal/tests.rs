@@ -137,6 +137,34 @@ async fn the_queue_is_bounded_in_bytes_and_a_larger_permit_waits_for_all_of_it()
 }
 
 #[tokio::test]
+async fn what_is_admitted_has_room_in_the_log_and_is_in_nobodys_way() {
+    let directory = TempDir::new().unwrap();
+    let options = Options {
+        queue_bytes: 1000,
+        max_bytes: 100_000,
+        ..options(directory.path())
+    };
+    let (wal, _, _) = open_with(options, Metrics::default());
+    let admitted = wal.admit(50_000).unwrap();
+    assert!(matches!(
+        wal.reserve(60_000).await,
+        Err(AppendError::Full { used: 50_000, .. })
+    ));
+    let all = wal.reserve(1000).now_or_never().unwrap().unwrap();
+    let mut late = std::pin::pin!(admitted.permit(500));
+    assert!(late.as_mut().now_or_never().is_none());
+    drop(all);
+    let permit = late.await.unwrap();
+    assert!(wal.reserve(501).now_or_never().is_none());
+    permit.append(batch(&[b"late"])).await.unwrap();
+    // What was admitted and not used is given back.
+    wal.reserve(60_000).await.unwrap();
+    let admitted = wal.admit(100).unwrap();
+    wal.close();
+    assert_eq!(admitted.permit(100).await.err(), Some(AppendError::Closed));
+}
+
+#[tokio::test]
 async fn a_dropped_future_is_appended_all_the_same() {
     let directory = TempDir::new().unwrap();
     let (wal, _) = open(directory.path());

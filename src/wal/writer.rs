@@ -1,7 +1,8 @@
 //! The owner thread: the only one that writes. It takes all that is queued, commits it with one fsync for each segment
 //! touched, publishes the durable end, and answers; what arrives meanwhile waits for the next round and shares its fsync.
 //!
-//! The queue is bounded in bytes: a permit is room in it, and is held until the bytes are durable or refused.
+//! The queue is bounded in bytes: a permit is room in it, and is held until the bytes are durable or refused. Whoever does not know yet
+//! when it will write has its bytes [`Admitted`], which keeps room in the log and lets others pass in the queue.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -65,9 +66,9 @@ struct Waiter {
     _room: Option<(Admitted, OwnedSemaphorePermit)>,
 }
 
-/// Bytes counted as about to be written, until dropped.
+/// Bytes counted as about to be written, until dropped: room in the log, none in the queue.
 #[derive(Debug)]
-struct Admitted {
+pub struct Admitted {
     shared: Arc<Shared>,
     bytes: u64,
 }
@@ -77,6 +78,27 @@ impl Drop for Admitted {
         self.shared
             .pending_bytes
             .fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Admitted {
+    /// Waits for room in the queue for a batch of so many bytes; refuses when the log has failed or is closed.
+    pub async fn permit(self, bytes: usize) -> Result<Permit, AppendError> {
+        let shared = &self.shared;
+        let permits = u32::try_from(bytes)
+            .unwrap_or(u32::MAX)
+            .min(shared.queue_bytes);
+        let room = Arc::clone(&shared.room)
+            .acquire_many_owned(permits)
+            .await
+            .map_err(|_| shared.stopped())?;
+        if shared.failure.borrow().is_some() {
+            return Err(shared.stopped());
+        }
+        Ok(Permit {
+            admitted: self,
+            room,
+        })
     }
 }
 
@@ -153,21 +175,6 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    pub async fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Permit, AppendError> {
-        let admitted = self.admit(bytes as u64)?;
-        let permits = u32::try_from(bytes)
-            .unwrap_or(u32::MAX)
-            .min(self.queue_bytes);
-        let room = Arc::clone(&self.room)
-            .acquire_many_owned(permits)
-            .await
-            .map_err(|_| self.stopped())?;
-        if self.failure.borrow().is_some() {
-            return Err(self.stopped());
-        }
-        Ok(Permit { admitted, room })
-    }
-
     /// Why nothing is taken: it failed, or it was closed.
     fn stopped(&self) -> AppendError {
         match &*self.failure.borrow() {
@@ -179,7 +186,7 @@ impl Shared {
     }
 
     /// Counts the bytes in when log and disk have room for them besides all that is already permitted.
-    fn admit(self: &Arc<Self>, asked: u64) -> Result<Admitted, AppendError> {
+    pub fn admit(self: &Arc<Self>, asked: u64) -> Result<Admitted, AppendError> {
         if self.failure.borrow().is_some() || self.room.is_closed() {
             return Err(self.stopped());
         }

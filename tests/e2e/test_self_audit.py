@@ -147,6 +147,30 @@ def test_a_change_is_not_made_when_it_could_not_be_recorded_and_reading_goes_on(
     assert "a call of the api is not recorded" in daemon.log.read_text()
 
 
+def test_what_its_record_could_not_tell_is_not_done(daemon):
+    cloudtrail = client(daemon)
+    for name in ["mine", "sandbox"]:
+        make_trail(daemon, name)
+        cloudtrail.start_logging(Name=name)
+    deep = "[" * 63 + "]" * 63
+    bodies = [f'{{"Name":"mine","x":{deep}}}', '{"Name":"mine","name":"sandbox"}', '{"Name":"mine","x":"\\ud800"}']
+    with Client(daemon.api_port) as raw:
+        for body in bodies:
+            headers = {"X-Amz-Target": f"{TARGET}.StopLogging", "Content-Type": "application/x-amz-json-1.1"}
+            status, _, answer = raw.post(body.encode(), headers, path="/")
+            assert (status, answer["__type"]) == (400, "SerializationException"), answer
+    padded = json.dumps({"Name": "sandbox", "x": "y" * 200_000}).encode()
+    with Client(daemon.api_port) as raw:
+        headers = {"X-Amz-Target": f"{TARGET}.StopLogging", "Content-Type": "application/x-amz-json-1.1"}
+        assert raw.post(padded, headers, path="/")[0] == 200
+    found = list(records(daemon, 8).values())
+    refused = [value for value in found if value.get("errorCode") == "SerializationException"]
+    assert len(refused) == 3 and all(value["requestParameters"] is None for value in refused)
+    (stopped,) = [value for value in found if value["eventName"] == "StopLogging" and "errorCode" not in value]
+    assert stopped["requestParameters"] == {"name": "sandbox", "xOmitted": {"bytes": 200_002}}
+    assert cloudtrail.get_trail_status(Name="mine")["IsLogging"]
+
+
 def test_records_can_be_turned_off(make_daemon, rng):
     daemon = make_daemon(config={"api": {"record_calls": False}}).start()
     client(daemon).describe_trails()

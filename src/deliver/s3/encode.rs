@@ -13,7 +13,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::background;
 use crate::batch::Positions;
 use crate::deliver::failure::Failure;
 use crate::event::Record;
@@ -97,12 +96,11 @@ pub(super) async fn encode(
         let (json_bytes, positions) = (batch.json_bytes, batch.positions.clone());
         tokio::task::spawn_blocking(move || {
             let _processor = processor;
-            background::run(|| file_of(&positions, json_bytes, &journal, &encoding.compressors))
+            file_of(&positions, json_bytes, &journal, &encoding.compressors)
         })
         .await
     };
     let made = made.map_err(|error| Failure::new("Internal", error.to_string()))?;
-    let made = made.map_err(|error| Failure::new("NoThread", error.to_string()))?;
     let (file, lost) = made.map_err(|error| Failure::new("JournalRead", error.to_string()))?;
     let Some(mut file) = file else {
         return Ok(Made::Nothing);
