@@ -10,7 +10,7 @@ use std::thread;
 /// How far work stands back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Priority {
-    /// About a tenth of a processor that others want, too.
+    /// Less than a third of a processor that others want, too.
     Low,
     /// Next to nothing of it.
     Lowest,

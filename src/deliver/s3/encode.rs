@@ -13,6 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::background;
 use crate::batch::Positions;
 use crate::deliver::failure::Failure;
 use crate::event::Record;
@@ -96,11 +97,12 @@ pub(super) async fn encode(
         let (json_bytes, positions) = (batch.json_bytes, batch.positions.clone());
         tokio::task::spawn_blocking(move || {
             let _processor = processor;
-            file_of(&positions, json_bytes, &journal, &encoding.compressors)
+            background::run(|| file_of(&positions, json_bytes, &journal, &encoding.compressors))
         })
         .await
     };
     let made = made.map_err(|error| Failure::new("Internal", error.to_string()))?;
+    let made = made.map_err(|error| Failure::new("NoThread", error.to_string()))?;
     let (file, lost) = made.map_err(|error| Failure::new("JournalRead", error.to_string()))?;
     let Some(mut file) = file else {
         return Ok(Made::Nothing);
