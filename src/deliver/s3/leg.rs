@@ -245,11 +245,18 @@ impl S3Leg {
     }
 
     /// When batches are cut by age. After an outage all that is read is old at once; cut as it comes, it would make a file of every few
-    /// events. So while the leg is far behind, it gathers first, and cuts once in `max_age`.
+    /// events. So while the leg is far behind, it gathers first, and cuts once in `max_age`; and not before what was cut is nearly all delivered, since
+    /// with many streams those files hold all the memory that it may have, and what little it could read meanwhile would become a file for each event.
     fn next_cut(&self) -> Option<Monotonic> {
         const FAR_BEHIND: u64 = 8 << 20;
         let due = self.plan.next_due()?;
-        if self.tail.behind() < FAR_BEHIND || !self.has_room() {
+        if self.tail.behind() < FAR_BEHIND {
+            return Some(due);
+        }
+        if self.plan.state().pending.len() > PARALLEL_UPLOADS {
+            return None;
+        }
+        if !self.has_room() {
             return Some(due);
         }
         let pause = self.options.max_age.saturating_sub(self.cut_at.elapsed());
