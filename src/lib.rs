@@ -89,6 +89,8 @@
 
 // The ground: time, small files, threads that give way, what operators see.
 pub mod background;
+#[cfg(test)]
+mod campaign;
 pub mod clock;
 pub mod snapshot;
 pub mod telemetry;

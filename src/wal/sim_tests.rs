@@ -10,6 +10,7 @@ use tokio::runtime::Runtime;
 
 use super::sim::{Operation, Random, SimDisk};
 use super::*;
+use crate::campaign;
 
 const SEGMENT_BYTES: u64 = 16 << 10;
 
@@ -386,32 +387,37 @@ fn crash_once(seed: u64, steps: u64, stop: u64, loss: Option<u64>) -> bool {
 
 #[test]
 fn a_crash_at_every_operation_loses_nothing() {
-    let (seed, steps) = (7, 200);
-    let mut whole = Bench::new(seed);
-    whole.reopen();
-    whole.steps(steps);
-    let operations = whole.disk.operations();
-    assert!(operations > 400);
-    let mut fired = 0;
-    for stop in 1..=operations {
-        let loss = (stop % 2 == 0).then_some(stop);
-        fired += u64::from(crash_once(seed, steps, stop, loss));
+    const STEPS: u64 = 200;
+    for script in campaign::seeds(1) {
+        let seed = script + 7;
+        let mut whole = Bench::new(seed);
+        whole.reopen();
+        whole.steps(STEPS);
+        let operations = whole.disk.operations();
+        assert!(operations > 400);
+        let mut fired = 0;
+        for stop in 1..=operations {
+            let loss = (stop % 2 == 0).then_some(stop);
+            fired += u64::from(crash_once(seed, STEPS, stop, loss));
+        }
+        campaign::count("crash-points", fired, fired);
+        // Appends that meet in the queue share their operations: the busier the machine, the fewer there are in a run.
+        assert!(
+            fired * 2 > operations,
+            "{fired} of {operations} crashes happened"
+        );
     }
-    // Appends that meet in the queue share their operations: the busier the machine, the fewer there are in a run.
-    assert!(
-        fired * 2 > operations,
-        "{fired} of {operations} crashes happened"
-    );
 }
 
 #[test]
 fn power_loss_loses_nothing() {
+    let seeds = campaign::seeds(2000);
     let mut fired = 0;
-    for seed in 0..2000 {
+    for seed in seeds.clone() {
         let stop = 1 + Random(seed).below(60);
         fired += u64::from(crash_once(seed, 16, stop, Some(seed)));
     }
-    assert!(fired > 1000, "{fired} of 2000 losses came while working");
+    campaign::enough("power-loss", &seeds, fired, 0.5);
 }
 
 /// Runs power losses on a disk that leaves out one operation, and says whether the model noticed.
@@ -506,11 +512,11 @@ fn what_a_failed_fsync_left_in_the_cache_is_not_taken_for_durable() {
 
 #[test]
 fn a_full_disk_refuses_and_takes_again_when_there_is_room() {
-    for seed in 0..20 {
+    for seed in campaign::seeds(20) {
         let mut bench = Bench::new(seed);
         bench.reopen();
         bench.append(2);
-        let capacity = 20_000 + seed * 1000;
+        let capacity = 20_000 + seed % 20 * 1000;
         bench.disk.set_capacity(Some(capacity));
         let mut refused = 0;
         for _ in 0..200 {
@@ -767,8 +773,9 @@ fn lost_headers(touched: &[Range<u64>], bases: &[u64]) -> Vec<u64> {
 
 #[test]
 fn damage_costs_no_more_than_the_damaged_frames() {
+    let seeds = campaign::seeds(500);
     let mut lossy = 0;
-    for seed in 0..500 {
+    for seed in seeds.clone() {
         let mut bench = sound_log(seed % 10);
         let bases: Vec<u64> = segment_paths(&bench.disk)
             .iter()
@@ -834,12 +841,13 @@ fn damage_costs_no_more_than_the_damaged_frames() {
         bench.check_reader();
         bench.reopen();
     }
-    assert!(lossy > 250, "{lossy} of 500 damages cost frames");
+    campaign::enough("damage", &seeds, lossy, 0.5);
 }
 
 #[test]
 fn damage_at_run_time_is_skipped_named_and_counted_once() {
-    for seed in 0..100 {
+    let seeds = campaign::seeds(100);
+    for seed in seeds.clone() {
         let bench = sound_log(seed % 10);
         let metrics = Metrics::default();
         let disk = Arc::new(bench.disk.clone());
@@ -891,6 +899,7 @@ fn damage_at_run_time_is_skipped_named_and_counted_once() {
             assert_eq!(metrics.quarantined_bytes.get(), counted);
         }
     }
+    campaign::enough("damage", &seeds, campaign::count_of(&seeds), 1.0);
 }
 
 #[test]
@@ -925,7 +934,8 @@ fn a_file_that_is_cut_while_it_is_read_costs_its_end_alone() {
 
 #[test]
 fn a_sector_that_cannot_be_read_costs_the_frames_in_its_page() {
-    for seed in 0..50 {
+    let seeds = campaign::seeds(50);
+    for seed in seeds.clone() {
         let mut bench = sound_log(seed % 10);
         let mut random = Random(seed);
         let paths = segment_paths(&bench.disk);
@@ -946,6 +956,7 @@ fn a_sector_that_cannot_be_read_costs_the_frames_in_its_page() {
         assert!(before.len() > bench.model.owed.len());
         assert!(bench.append(1).iter().all(Result::is_ok));
     }
+    campaign::enough("damage", &seeds, campaign::count_of(&seeds), 1.0);
 }
 
 #[test]

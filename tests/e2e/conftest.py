@@ -1,5 +1,6 @@
 """Fixtures shared by the end-to-end tests: where the binary is, a daemon per test, a real S3 to deliver to."""
 
+import json
 import os
 import random
 import subprocess
@@ -15,10 +16,31 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def pytest_addoption(parser):
-    parser.addoption("--crash-rounds", type=int, default=30, help="how often the crash test kills the daemon")
-    parser.addoption("--fault-rounds", type=int, default=200, help="how many faults the S3 fault test fires at least")
-    parser.addoption("--fanout-faults", type=int, default=120, help="how many faults the storm over SNS, Logs and EventBridge fires at least")
+    parser.addoption("--trials", type=int, default=None, help="how many faults each test of the campaign makes, instead of its own few")
     parser.addoption("--seed", type=int, default=None, help="repeats a run's random choices")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "campaign(row, trials): makes faults of this row of tests/campaign, so many if nothing else is asked for")
+
+
+class Campaign:
+    """How many trials a test is to make, and where it says how many there were: the tally that `TRAILD_TALLY` names."""
+
+    def __init__(self, row, trials):
+        self.row, self.trials = row, trials
+
+    def count(self, trials, fired=None):
+        """So many independent trials went well, in which so many faults really happened."""
+        if tally := os.environ.get("TRAILD_TALLY"):
+            with open(tally, "a") as file:
+                file.write(json.dumps({"row": self.row, "trials": trials, "fired": trials if fired is None else fired}) + "\n")
+
+
+@pytest.fixture
+def campaign(request):
+    marker = request.node.get_closest_marker("campaign")
+    return Campaign(marker.args[0], request.config.getoption("--trials") or marker.kwargs["trials"])
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,8 @@ all go on when it strikes. Once over the embedded store; once over a proxy that 
 uploads are repeated both after a crash and within a life.
 """
 
+import pytest
+
 import logfiles
 from crashing import SMALL, kill_under_load, outcome
 from fault_proxy import FaultProxy, is_object_put
@@ -21,18 +23,19 @@ def run(daemon, rounds, rng, report):
     return accepted, unanswered
 
 
-def test_killed_over_the_embedded_store(make_daemon, rng, pytestconfig, report):
-    rounds = -(-pytestconfig.getoption("--crash-rounds") * 2 // 3)
+@pytest.mark.campaign("kill", trials=20)
+def test_killed_over_the_embedded_store(make_daemon, rng, campaign, report):
     daemon = make_daemon(config=SMALL)
     daemon.start()
-    accepted, unanswered = run(daemon, rounds, rng, report)
+    accepted, unanswered = run(daemon, campaign.trials, rng, report)
     files = logfiles.read(daemon.s3(), BUCKET)
     present = logfiles.check(files, accepted, unanswered)
+    campaign.count(campaign.trials)
     report(f"embedded store: {len(files)} objects, each accepted event once, {present} of {len(unanswered)} unanswered ones there")
 
 
-def test_killed_over_a_wire_that_loses_answers(make_daemon, rng, pytestconfig, report):
-    rounds = -(-pytestconfig.getoption("--crash-rounds") // 3)
+@pytest.mark.campaign("kill", trials=10)
+def test_killed_over_a_wire_that_loses_answers(make_daemon, rng, campaign, report):
     store = make_daemon("store", config={"trails": []})
     store.start()
 
@@ -46,11 +49,12 @@ def test_killed_over_a_wire_that_loses_answers(make_daemon, rng, pytestconfig, r
             env=TEST_CREDENTIALS,
         )
         daemon.start()
-        accepted, unanswered = run(daemon, rounds, rng, report)
+        accepted, unanswered = run(daemon, campaign.trials, rng, report)
         files = logfiles.read(store.s3(), BUCKET)
         present = logfiles.check(files, accepted, unanswered)
         keys = proxy.check_redone_bytes()
         assert proxy.fired["lost"] > 0
+        campaign.count(campaign.trials)
         report(
             f"lossy wire: {proxy.fired['lost']} lost answers, {len(files)} objects, {keys} keys each written with one content,"
             f" each accepted event once, {present} of {len(unanswered)} unanswered ones there"

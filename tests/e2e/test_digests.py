@@ -2,6 +2,8 @@
 
 import time
 
+import pytest
+
 import digests
 import events
 import logfiles
@@ -16,30 +18,32 @@ OTHER_BUCKET = "later-logs"
 # Under load, with kills.
 
 
-def run_with_kills(daemon, s3, bucket, rng, pytestconfig, report):
-    rounds = -(-pytestconfig.getoption("--crash-rounds") // 5)
-    senders, kills = kill_under_load(daemon, rounds, rng, lambda: daemon.drain(60), pause=0.05, accounts=2, regions=3)
+def run_with_kills(daemon, s3, bucket, rng, campaign, report):
+    senders, kills = kill_under_load(daemon, campaign.trials, rng, lambda: daemon.drain(60), pause=0.05, accounts=2, regions=3)
     accepted, unanswered = outcome(senders)
     logfiles.check(logfiles.read(s3, bucket), accepted, unanswered)
     found = all_digested(s3, daemon, [bucket], more_than=2)
     assert len(found.sources()) == 6, found.sources()
     digests.check(found, keys_of(daemon, found))
     accepted_by_all(daemon, s3.meta.endpoint_url, found, buckets=[bucket])
+    campaign.count(campaign.trials)
     most = max(len(found.of(source)) for source in found.sources())
     report(f"{kills}; {len(found.logs)} log files in {len(found.digests)} digests, up to {most} in a row, all valid")
 
 
-def test_chains_of_an_organization_are_valid_after_kills_under_load(make_daemon, rng, pytestconfig, report):
+@pytest.mark.campaign("kill", trials=6)
+def test_chains_of_an_organization_are_valid_after_kills_under_load(make_daemon, rng, campaign, report):
     daemon = make_daemon(config=digesting(ORGANIZATION_TRAIL) | SMALL).start()
-    run_with_kills(daemon, daemon.s3(), BUCKET, rng, pytestconfig, report)
+    run_with_kills(daemon, daemon.s3(), BUCKET, rng, campaign, report)
 
 
-def test_chains_in_localstacks_s3_are_valid_after_kills_under_load(make_daemon, localstack, rng, pytestconfig, report):
+@pytest.mark.campaign("kill", trials=6)
+def test_chains_in_localstacks_s3_are_valid_after_kills_under_load(make_daemon, localstack, rng, campaign, report):
     s3, bucket = s3_client(localstack), f"chains-{rng.getrandbits(48):012x}"
     ensure_bucket(s3, bucket)
     config = digesting(ORGANIZATION_TRAIL | {"s3_bucket_name": bucket}) | SMALL | delivering_to(localstack)
     daemon = make_daemon(config=config, env=TEST_CREDENTIALS).start()
-    run_with_kills(daemon, s3, bucket, rng, pytestconfig, report)
+    run_with_kills(daemon, s3, bucket, rng, campaign, report)
 
 
 # A life with stops and changes.

@@ -5,6 +5,8 @@ import time
 from collections import Counter
 from itertools import pairwise
 
+import pytest
+
 import digests
 import events
 import logfiles
@@ -111,13 +113,15 @@ def check_chains_begun_anew(daemon, found, env):
     assert verified.code == 0, verified
 
 
-def test_a_clock_that_jumps_under_load_leaves_no_gap(make_daemon, wall_clock, rng, report):
+@pytest.mark.campaign("clock", trials=5)
+def test_a_clock_that_jumps_under_load_leaves_no_gap(make_daemon, wall_clock, rng, campaign, report):
     daemon = make_daemon(config=digesting(ORGANIZATION_TRAIL, "2s") | SMALL, env=wall_clock.env).start()
     senders = senders_for(daemon, rng, 0.2, accounts=1, regions=1)
     for sender in senders:
         sender.start()
     time.sleep(3)
-    for jump in JUMPS:
+    jumps = [JUMPS[number % len(JUMPS)] for number in range(campaign.trials)]
+    for jump in jumps:
         wall_clock.jump(**jump)
         time.sleep(3)
     for sender in senders:
@@ -132,11 +136,12 @@ def test_a_clock_that_jumps_under_load_leaves_no_gap(make_daemon, wall_clock, rn
         end = max(digest.end for digest in found.digests)
         accepted_by_all(daemon, daemon.store_endpoint, found, env=wall_clock.env, end=end)
     else:
-        far_back = [jump for jump in JUMPS if set(jump) & {"hours", "days"} and min(jump.values()) < 0]
+        far_back = [jump for jump in jumps if set(jump) & {"hours", "days"} and min(jump.values()) < 0]
         assert max(begun.values()) <= 1 + len(far_back), f"begun anew by no more than {far_back}: {begun}"
         check_chains_begun_anew(daemon, found, wall_clock.env)
     began, busy = time.monotonic(), cpu_seconds(daemon)
     time.sleep(2)
     share = (cpu_seconds(daemon) - busy) / (time.monotonic() - began)
     assert share < 0.5, f"behind its digests, and at rest, it takes {share:.0%} of a processor"
-    report(f"clock: {len(JUMPS)} jumps, {len(found.logs)} log files in {len(found.digests)} digests, {max(begun.values())} chains at most, {share:.0%} of a processor at rest")
+    campaign.count(len(jumps))
+    report(f"clock: {len(jumps)} jumps, {len(found.logs)} log files in {len(found.digests)} digests, {max(begun.values())} chains at most, {share:.0%} of a processor at rest")

@@ -1,8 +1,10 @@
 """Everything at once: S3 fails, the daemon is killed and stopped, the clock is set, clients post. Digests that are put again are put
-with the same bytes, and the chains are whole afterwards (I5). `--crash-rounds` says how long it goes on.
+with the same bytes, and the chains are whole afterwards (I5). `--trials` says how long it goes on.
 """
 
 import time
+
+import pytest
 
 import digests
 import logfiles
@@ -38,7 +40,8 @@ def strike(daemon, wall_clock, rng):
     return what
 
 
-def test_chains_are_whole_after_faults_kills_and_jumps_together(make_daemon, wall_clock, rng, seed, pytestconfig, report):
+@pytest.mark.campaign("clock", trials=8)
+def test_chains_are_whole_after_faults_kills_and_jumps_together(make_daemon, wall_clock, rng, seed, campaign, report):
     store = make_daemon("store", config={"trails": []}).start()
     struck = {}
 
@@ -56,7 +59,7 @@ def test_chains_are_whole_after_faults_kills_and_jumps_together(make_daemon, wal
         for sender in senders:
             sender.start()
         time.sleep(2)
-        history = [strike(daemon, wall_clock, rng) for _ in range(-(-pytestconfig.getoption("--crash-rounds") // 4))]
+        history = [strike(daemon, wall_clock, rng) for _ in range(campaign.trials)]
         print(", ".join(history))
         daemon.wait_ready()
         for sender in senders:
@@ -72,4 +75,5 @@ def test_chains_are_whole_after_faults_kills_and_jumps_together(make_daemon, wal
         newest = max(digest.end for digest in found.digests)
         accepted_by_all(daemon, store.store_endpoint, found, env=wall_clock.env, end=newest)
         twice = sum(times > 1 for times in struck.values())
+        campaign.count(len(history))
         report(f"together: {dict(proxy.fired)}; {len(history)} blows; {twice} of {len(found.digests)} digests put again, all valid")

@@ -35,8 +35,9 @@ def fill(path, leave):
             left -= file.write(b"\0" * min(left, 2**20))
 
 
+@pytest.mark.campaign("disk-full", trials=1)
 @pytest.mark.parametrize("leave", [0, 200_000, 3_000_000])
-def test_a_full_disk_refuses_and_then_recovers_by_itself(make_daemon, small_disk, rng, leave):
+def test_a_full_disk_refuses_and_then_recovers_by_itself(make_daemon, small_disk, rng, leave, campaign):
     daemon = make_daemon(config={"data_dir": str(small_disk / "data"), "journal": {"segment_bytes": "1MiB", "max_bytes": "1GiB"}})
     daemon.start()
     accepted, refused = [], []
@@ -72,6 +73,7 @@ def test_a_full_disk_refuses_and_then_recovers_by_itself(make_daemon, small_disk
     daemon.start()
     daemon.drain(60)
     logfiles.check(logfiles.read(daemon.s3(), BUCKET), accepted, refused)
+    campaign.count(1)
 
 
 def test_a_full_journal_refuses_until_delivery_frees_it(make_daemon, rng):

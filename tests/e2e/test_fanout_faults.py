@@ -25,9 +25,10 @@ SINKS = {"sns": "sns", "logs": "logs", "events": "bus"}  # as the service and as
 SMALL_FILES = {"delivery": {"max_age": "500ms", "max_bytes": "64KiB"}}
 
 
-def test_a_storm_of_all_faults_under_load(make_sender, aws, rng, pytestconfig, report):
+@pytest.mark.campaign("partial-failures", trials=120)
+def test_a_storm_of_all_faults_under_load(make_sender, aws, rng, campaign, report):
     """Only what failed is sent again: the fake knows what it has answered for."""
-    wanted = pytestconfig.getoption("--fanout-faults")
+    wanted = campaign.trials
     aws.delay = 0.2
     hung = set()
 
@@ -46,7 +47,7 @@ def test_a_storm_of_all_faults_under_load(make_sender, aws, rng, pytestconfig, r
     sender = Sender(daemon, lambda: events.spread(rng, 10), pause=0.05)
     sender.start()
     try:
-        wait_until(lambda: (sum(aws.fired.values()) >= wanted and every_kind_has_fired()) or sender.failure, 90, f"{wanted} faults: {aws.fired_by_service}")
+        wait_until(lambda: (sum(aws.fired.values()) >= wanted and every_kind_has_fired()) or sender.failure, 120 + wanted, f"{wanted} faults: {aws.fired_by_service}")
     finally:
         sender.finish()
     metrics = daemon.metrics()
@@ -60,6 +61,7 @@ def test_a_storm_of_all_faults_under_load(make_sender, aws, rng, pytestconfig, r
     assert daemon.dead_letters() == []
     peak = daemon.memory("VmHWM")
     assert peak < MEMORY_LIMIT, f"peak {peak / MIB:.0f} MiB"
+    campaign.count(sum(aws.fired.values()))
     report(
         f"storm: {sum(aws.fired.values())} faults {dict(aws.fired)}; {len(sender.accepted)} events, none missing; sent twice for want of"
         f" the answer: {answers_lost}, peak {peak / MIB:.0f} MiB"
@@ -189,8 +191,9 @@ class Lags(threading.Thread):
         return answer
 
 
-def test_a_topic_that_never_answers_delays_nothing_else(make_sender, aws, rng, report):
-    """I9 and I7, over 20 s of silence; and the daemon still ends at once."""
+@pytest.mark.campaign("silent-destination", trials=21)
+def test_a_topic_that_never_answers_delays_nothing_else(make_sender, aws, rng, campaign, report):
+    """I9 and I7, over as many seconds of silence as there are trials; and the daemon still ends at once."""
     other = fanout.trail_of_its_own(aws, "other")
     daemon = make_sender([MAIN, other]).start()
     lags = Lags(daemon, aws, [MAIN, other], rng)
@@ -199,12 +202,12 @@ def test_a_topic_that_never_answers_delays_nothing_else(make_sender, aws, rng, r
     memory_before = daemon.memory()
     silence = time.monotonic()
     aws.choose = lambda call, rng: "silent" if call.target == TOPIC else None
-    time.sleep(21)
+    time.sleep(campaign.trials)
     memory_during = daemon.memory()
     told_others = len(aws.notifications(other["sns_topic_arn"]))
     metrics = daemon.metrics()
     sender = lags.finish()
-    normal, beside = lags.medians(silence - 7, silence - 2), lags.medians(silence + 1, silence + 20)
+    normal, beside = lags.medians(silence - 7, silence - 2), lags.medians(silence + 1, silence + campaign.trials - 1)
     for leg, lag in beside.items():
         assert lag < 2 * normal[leg] + 0.5, f"{leg}: {normal[leg]:.2f} s normally, {lag:.2f} s beside a topic that is silent"
     assert metrics.of_leg("pending", ("main", "sns")) > 0
@@ -220,6 +223,7 @@ def test_a_topic_that_never_answers_delays_nothing_else(make_sender, aws, rng, r
     daemon.drain_everywhere()
     fanout.check(daemon, aws, sender.accepted, sender.open)
     fanout.check(daemon, aws, sender.accepted, sender.open, trail=other)
+    campaign.count(campaign.trials, aws.fired["silent"])
     show = {f"{trail}/{sink}": f"{normal[trail, sink]:.2f}→{lag:.2f}" for (trail, sink), lag in beside.items()}
     report(
         f"silent topic: lag {show}; memory {memory_before / MIB:.0f}→{memory_during / MIB:.0f} MiB; exit after {seconds:.2f} s"
@@ -377,14 +381,15 @@ def cut_off(metrics):
     return metrics.total("traild_events_dead_lettered_total", trail="main", sink="logs", reason="cut_off")
 
 
-def test_killed_again_and_again_nothing_is_missing_anywhere(make_sender, aws, rng, pytestconfig, report):
-    rounds = -(-pytestconfig.getoption("--crash-rounds") // 3)
+@pytest.mark.campaign("kill", trials=10)
+def test_killed_again_and_again_nothing_is_missing_anywhere(make_sender, aws, rng, campaign, report):
     daemon = make_sender([MAIN], config=merged(SMALL, {"journal": {"segment_bytes": "1MiB"}}))
     daemon.start()
-    senders, kills = kill_under_load(daemon, rounds, rng, drain=lambda: daemon.drain_everywhere(90), pause=0.08)
+    senders, kills = kill_under_load(daemon, campaign.trials, rng, drain=lambda: daemon.drain_everywhere(90), pause=0.08)
     accepted, unanswered = outcome(senders)
     doubled = fanout.check(daemon, aws, accepted, unanswered, once=False)
     assert accepted and daemon.dead_letters() == []
+    campaign.count(campaign.trials)
     report(
         f"{kills}; {len(accepted)} events accepted, none missing; doubled: {doubled}"
     )

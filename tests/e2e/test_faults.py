@@ -46,19 +46,20 @@ def test_one_kind_of_fault_for_a_while_and_then_all_drains(make_daemon, store, r
         proxy.check_redone_bytes()
 
 
-def test_a_storm_of_all_faults_under_load(make_daemon, store, rng, seed, pytestconfig, report):
-    wanted = pytestconfig.getoption("--fault-rounds")
+@pytest.mark.campaign("s3-faults", trials=200)
+def test_a_storm_of_all_faults_under_load(make_daemon, store, rng, seed, campaign, report):
+    wanted = campaign.trials
     kinds = [kind for kind in KINDS if kind != "silent"]
 
     def storm(request, rng):
-        return rng.choice(kinds) if rng.random() < 0.6 else None
+        return rng.choice(kinds) if rng.random() < 0.5 else None
 
     with FaultProxy(store.store_port, seed=seed, choose=storm, delay=0.2) as proxy:
         daemon = deliver_through(make_daemon, proxy, delivery={"max_age": "1s", "max_bytes": "64KiB"})
         sender = Sender(daemon, lambda: events.spread(rng, 20), pause=0.05)
         sender.start()
         try:
-            wait_until(lambda: sum(proxy.fired.values()) >= wanted or sender.failure, 120, f"{wanted} faults")
+            wait_until(lambda: sum(proxy.fired.values()) >= wanted or sender.failure, 120 + wanted, f"{wanted} faults")
         finally:
             sender.finish()
         proxy.heal()
@@ -68,6 +69,7 @@ def test_a_storm_of_all_faults_under_load(make_daemon, store, rng, seed, pytestc
         proxy.check_redone_bytes()
         peak = daemon.memory("VmHWM")
         assert peak < MEMORY_LIMIT, f"peak {peak / MIB:.0f} MiB"
+        campaign.count(sum(proxy.fired.values()))
         report(f"storm: {dict(proxy.fired)}; {len(sender.accepted)} accepted events in {len(files)} objects, peak {peak / MIB:.0f} MiB")
 
 

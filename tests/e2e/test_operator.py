@@ -105,13 +105,15 @@ def test_a_data_dir_that_cannot_be_written_is_named(make_daemon, tmp_path):
     assert str(daemon.data_dir) in said and "ermission denied" in said and "panicked" not in said, said
 
 
-def test_a_second_daemon_on_one_data_dir_is_refused_and_told_of_the_first(daemon, make_daemon):
+@pytest.mark.campaign("two-daemons", trials=1)
+def test_a_second_daemon_on_one_data_dir_is_refused_and_told_of_the_first(daemon, make_daemon, campaign):
     second = make_daemon("second", config={"data_dir": str(daemon.data_dir)})
     second.spawn()
     assert second.process.wait(timeout=10) not in (0, 101)
     said = second.log.read_text()
     assert str(daemon.process.pid) in said and str(daemon.data_dir) in said, said
     assert daemon.is_ready()
+    campaign.count(1)
 
 
 def test_a_trail_whose_bucket_is_missing_is_reported_and_delivers_once_it_is_made(make_daemon, traild_bin, rng, localstack):

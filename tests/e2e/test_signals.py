@@ -2,15 +2,18 @@
 
 import time
 
+import pytest
+
 import events
 import logfiles
 from harness import BUCKET, WHOLE_ORGANIZATION, Sender, ensure_bucket, wait_until
 
 
-def test_sigterm_under_load_ends_within_a_second(make_daemon, rng, report):
+@pytest.mark.campaign("sigterm", trials=10)
+def test_sigterm_under_load_ends_within_a_second(make_daemon, rng, campaign, report):
     daemon = make_daemon()
     accepted, unanswered, times = [], [], []
-    for _ in range(10):
+    for _ in range(campaign.trials):
         daemon.start()
         senders = [Sender(daemon, lambda: events.spread(rng, 50)) for _ in range(4)]
         for sender in senders:
@@ -27,7 +30,8 @@ def test_sigterm_under_load_ends_within_a_second(make_daemon, rng, report):
     daemon.start()
     daemon.drain(60)
     logfiles.check(logfiles.read(daemon.s3(), BUCKET), accepted, unanswered)
-    report(f"SIGTERM under load: ten stops in {min(times):.2f}-{max(times):.2f} s, {len(accepted)} accepted events")
+    campaign.count(campaign.trials)
+    report(f"SIGTERM under load: {len(times)} stops in {min(times):.2f}-{max(times):.2f} s, {len(accepted)} accepted events")
 
 
 def test_open_batches_are_uploaded_on_stop_if_asked(make_daemon, rng):

@@ -3,6 +3,8 @@
 import socket
 import time
 
+import pytest
+
 import events
 import logfiles
 from harness import BUCKET, Client
@@ -42,7 +44,8 @@ def test_one_address_cannot_take_all_connections(daemon, rng):
         connection.close()
 
 
-def test_a_crowd_of_slow_clients_does_not_harm_a_healthy_one(daemon, rng, report):
+@pytest.mark.campaign("hostile", trials=1)
+def test_a_crowd_of_slow_clients_does_not_harm_a_healthy_one(daemon, rng, campaign, report):
     starts = [
         b"",
         b"POST /v1/events HTT",
@@ -82,4 +85,5 @@ def test_a_crowd_of_slow_clients_does_not_harm_a_healthy_one(daemon, rng, report
     daemon.drain()
     ids = {value["eventID"] for file in logfiles.read(daemon.s3(), BUCKET) for _, value in file.records}
     assert {events.event_id(event) for event in sent} <= ids
+    campaign.count(1, len(slow))
     report(f"{len(slow)} slow clients: all cut off, the longest healthy request took {longest * 1000:.0f} ms")

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 
 use super::plan::{Now, Plan};
 use crate::batch::Limits;
+use crate::campaign::{count, count_of, enough, seeds};
 use crate::clock::WallMillis;
 use crate::event::{Meta, Record};
 use crate::ledger::{self, Entry, Object, Replay, SealedBatch, Settled, TrailState};
@@ -360,32 +361,37 @@ fn campaign(
 #[test]
 fn a_crash_at_every_file_operation_loses_and_doubles_nothing() {
     const STEPS: u64 = 200;
-    let operations = {
-        let mut world = World::default();
-        world.live(STEPS, &mut Random(1));
-        assert!(world.answered.len() > 100);
-        world.disk.operations()
-    };
-    assert!(
-        operations > 150,
-        "the script touches the disk: {operations}"
-    );
-    for operation in 0..operations {
-        let mut world = World::default();
-        world.disk.stop_at(operation);
-        world.live(STEPS, &mut Random(1));
-        world.disk.restart();
-        let mut random = Random(operation);
-        world.live(30, &mut random);
-        world.disk.restart();
-        world.settle(&mut random);
+    for script in seeds(1) {
+        let script = || Random(script + 1);
+        let operations = {
+            let mut world = World::default();
+            world.live(STEPS, &mut script());
+            assert!(world.answered.len() > 100);
+            world.disk.operations()
+        };
+        assert!(
+            operations > 150,
+            "the script touches the disk: {operations}"
+        );
+        for operation in 0..operations {
+            let mut world = World::default();
+            world.disk.stop_at(operation);
+            world.live(STEPS, &mut script());
+            world.disk.restart();
+            let mut random = Random(operation);
+            world.live(30, &mut random);
+            world.disk.restart();
+            world.settle(&mut random);
+        }
+        count("crash-points", operations, operations);
     }
 }
 
 #[test]
 fn power_losses_lose_and_double_nothing() {
+    let seeds = seeds(2000);
     let mut repeated = 0;
-    for seed in 0..2000 {
+    for seed in seeds.clone() {
         let world = campaign(
             seed,
             3,
@@ -394,8 +400,10 @@ fn power_losses_lose_and_double_nothing() {
         );
         repeated += world.uploads_repeated;
     }
+    let lives = 3 * count_of(&seeds);
+    count("power-loss", lives, lives);
     assert!(
-        repeated > 100,
+        repeated * 20 >= count_of(&seeds),
         "uploads were in doubt now and then: {repeated}"
     );
 }
@@ -407,8 +415,9 @@ fn failed_writes_and_syncs_are_never_answered_and_lose_nothing() {
         Operation::SyncData,
         Operation::SyncDirectory,
     ];
+    let seeds = seeds(300);
     let mut fired = 0;
-    for seed in 0..300 {
+    for seed in seeds.clone() {
         let world = campaign(
             seed,
             3,
@@ -420,12 +429,13 @@ fn failed_writes_and_syncs_are_never_answered_and_lose_nothing() {
         );
         fired += world.disk.fired();
     }
-    assert!(fired > 100, "{fired} faults fired");
+    enough("io-errors", &seeds, fired, 0.3);
 }
 
 #[test]
 fn a_full_disk_refuses_and_goes_on_when_there_is_room_again() {
-    for seed in 0..100 {
+    let seeds = seeds(100);
+    for seed in seeds.clone() {
         let mut random = Random(seed);
         let mut world = World::default();
         world.live(40, &mut random);
@@ -436,4 +446,5 @@ fn a_full_disk_refuses_and_goes_on_when_there_is_room_again() {
         world.disk.set_capacity(None);
         world.settle(&mut random);
     }
+    count("disk-full", count_of(&seeds), count_of(&seeds));
 }
