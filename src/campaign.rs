@@ -33,7 +33,8 @@ pub fn count(row: &str, trials: u64, fired: u64) {
     let Some(tally) = std::env::var_os("TRAILD_TALLY") else {
         return;
     };
-    let line = serde_json::json!({ "row": row, "trials": trials, "fired": fired });
+    let line =
+        serde_json::json!({ "row": row, "how": "simulated", "trials": trials, "fired": fired });
     let mut file = OpenOptions::new()
         .create(true)
         .append(true)

@@ -34,7 +34,8 @@ class Campaign:
         """So many independent trials went well, in which so many faults really happened."""
         if tally := os.environ.get("TRAILD_TALLY"):
             with open(tally, "a") as file:
-                file.write(json.dumps({"row": self.row, "trials": trials, "fired": trials if fired is None else fired}) + "\n")
+                counted = {"row": self.row, "how": "real", "trials": trials, "fired": trials if fired is None else fired}
+                file.write(json.dumps(counted) + "\n")
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ import json
 import os
 import socket
 
+import pytest
+
 import events
 import logfiles
 from harness import (

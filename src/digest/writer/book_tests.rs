@@ -4,6 +4,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::campaign;
 use crate::clock::WallMillis;
 use crate::digest::verify::{self, Scope, Valid};
 use crate::digest::{Sha256, Signature};
@@ -353,7 +354,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(campaign::count_of(&campaign::seeds(300)) as u32))]
 
     /// I5: whatever the clock, crashes and stops do, each chain verifies without a gap, and every log file is in exactly one digest.
     #[test]
@@ -364,6 +365,8 @@ proptest! {
             world.act(step);
         }
         world.end();
+        let jumps = steps.iter().filter(|step| matches!(step, Step::Set(_))).count() as u64;
+        campaign::count("clock", jumps, jumps);
         let mut named: Vec<String> = Vec::new();
         let mut chains: BTreeMap<(AccountId, bool, bool), Vec<Valid>> = BTreeMap::new();
         for valid in &world.digests {
