@@ -57,29 +57,31 @@ impl Extras {
 
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 
-pub struct Daemon {
-    child: Child,
-    pub api: SocketAddr,
-    ops: SocketAddr,
-    home: PathBuf,
-    pub ready_after: Duration,
+/// How a daemon is set up.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup<'a> {
+    pub home: &'a Path,
+    pub sink: SocketAddr,
+    /// `delivery.max_age`
+    pub max_age: &'a str,
+    /// Trails, each for every account and region.
+    pub trails: usize,
+    /// `journal.max_bytes`, in GB
+    pub journal_gb: u64,
+    pub extras: Extras,
 }
 
-impl Daemon {
-    /// Starts on an empty folder, with one trail for every account and region.
-    pub fn start(home: &Path, sink: SocketAddr, max_age: &str, extras: Extras) -> Result<Self> {
-        if home.exists() {
-            std::fs::remove_dir_all(home)
-                .with_context(|| format!("cannot empty {}", home.display()))?;
-        }
-        std::fs::create_dir_all(home)?;
-        let (api, ops) = (free_address()?, free_address()?);
-        let config = home.join("traild.toml");
-        let data = home.join("data");
-        std::fs::write(
-            &config,
-            format!(
-                r#"account_id = "111122223333"
+impl Setup<'_> {
+    fn config(&self, api: SocketAddr, ops: SocketAddr) -> Result<String> {
+        let Self {
+            sink,
+            max_age,
+            journal_gb,
+            ..
+        } = self;
+        let data = self.home.join("data");
+        let mut config = format!(
+            r#"account_id = "111122223333"
 region = "us-east-1"
 data_dir = "{}"
 [listen]
@@ -91,20 +93,55 @@ kind = "s3"
 endpoint_url = "http://{sink}"
 force_path_style = true
 checksum = "when_required"
+[journal]
+max_bytes = "{journal_gb}GB"
 [delivery]
 max_age = "{max_age}"
-[[trails]]
-name = "bench"
-s3_bucket_name = "bench"
+"#,
+            data.display(),
+        );
+        for number in 0..self.trails {
+            config += &format!(
+                r#"[[trails]]
+name = "bench-{number}"
+s3_bucket_name = "bench-{number}"
 is_multi_region_trail = true
 is_organization_trail = true
 organization_id = "o-exampleorgid"
 organization_accounts = ["*"]
-{}"#,
-                data.display(),
-                extras.config(home)?
-            ),
-        )?;
+"#
+            );
+        }
+        Ok(config + &self.extras.config(self.home)?)
+    }
+}
+
+pub struct Daemon {
+    child: Child,
+    pub api: SocketAddr,
+    ops: SocketAddr,
+    home: PathBuf,
+    pub ready_after: Duration,
+}
+
+impl Daemon {
+    /// Starts on an empty folder.
+    pub fn start(setup: Setup<'_>) -> Result<Self> {
+        let home = setup.home;
+        if home.exists() {
+            std::fs::remove_dir_all(home)
+                .with_context(|| format!("cannot empty {}", home.display()))?;
+        }
+        Self::start_again(setup)
+    }
+
+    /// Starts on what an earlier one has left.
+    pub fn start_again(setup: Setup<'_>) -> Result<Self> {
+        let home = setup.home;
+        std::fs::create_dir_all(home)?;
+        let (api, ops) = (free_address()?, free_address()?);
+        let config = home.join("traild.toml");
+        std::fs::write(&config, setup.config(api, ops)?)?;
         let log = std::fs::File::create(home.join("log"))?;
         let began = Instant::now();
         let child = Command::new(env!("CARGO_BIN_EXE_traild"))
@@ -126,7 +163,7 @@ organization_accounts = ["*"]
             ready_after: Duration::ZERO,
         };
         while !daemon.get("/readyz").is_ok_and(|(status, _)| status == 200) {
-            if daemon.child.try_wait()?.is_some() || began.elapsed() > Duration::from_secs(20) {
+            if daemon.child.try_wait()?.is_some() || began.elapsed() > Duration::from_secs(60) {
                 bail!("traild did not become ready; it said:\n{}", daemon.log());
             }
             std::thread::sleep(Duration::from_millis(1));
@@ -161,6 +198,14 @@ organization_accounts = ["*"]
             .find_map(|line| line.strip_prefix("VmHWM:"))
             .context("no VmHWM")?;
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+    }
+
+    /// Kills it, and keeps its data.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        self.home.clear();
+        Ok(())
     }
 
     pub fn wait_delivered(&mut self, events: u64, within: Duration) -> Result<()> {
@@ -212,7 +257,9 @@ impl Drop for Daemon {
         // It may have ended already; there is nothing else to do about it here.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(self.home.join("data"));
+        if !self.home.as_os_str().is_empty() {
+            let _ = std::fs::remove_dir_all(self.home.join("data"));
+        }
     }
 }
 

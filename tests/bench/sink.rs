@@ -5,7 +5,9 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -15,11 +17,19 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
-type Objects = Arc<Mutex<HashMap<String, Bytes>>>;
+/// What was put at a key, and when.
+pub struct Object {
+    pub bytes: Bytes,
+    pub at: Instant,
+}
+
+type Objects = Arc<Mutex<HashMap<String, Object>>>;
 
 pub struct Sink {
     pub address: SocketAddr,
     objects: Objects,
+    /// Nothing is taken: 503.
+    is_down: Arc<AtomicBool>,
 }
 
 impl Sink {
@@ -29,15 +39,30 @@ impl Sink {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let objects = Objects::default();
-        let shared = Arc::clone(&objects);
+        let is_down = Arc::<AtomicBool>::default();
+        let shared = (Arc::clone(&objects), Arc::clone(&is_down));
         std::thread::Builder::new()
             .name("sink".into())
-            .spawn(move || serve(listener, shared))?;
-        Ok(Self { address, objects })
+            .spawn(move || serve(listener, shared.0, shared.1))?;
+        Ok(Self {
+            address,
+            objects,
+            is_down,
+        })
+    }
+
+    pub fn set_down(&self, is_down: bool) {
+        self.is_down.store(is_down, Ordering::Relaxed);
     }
 
     /// The log files got so far; the sink is empty afterwards.
     pub fn take(&self) -> Vec<(String, Bytes)> {
+        let objects = self.take_objects().into_iter();
+        objects.map(|(key, object)| (key, object.bytes)).collect()
+    }
+
+    /// The same, with when they came.
+    pub fn take_objects(&self) -> Vec<(String, Object)> {
         let mut objects = self.objects.lock().expect("lock: held for a line only");
         objects
             .drain()
@@ -46,7 +71,7 @@ impl Sink {
     }
 }
 
-fn serve(listener: std::net::TcpListener, objects: Objects) {
+fn serve(listener: std::net::TcpListener, objects: Objects, is_down: Arc<AtomicBool>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -59,7 +84,14 @@ fn serve(listener: std::net::TcpListener, objects: Objects) {
                 continue;
             };
             let objects = Arc::clone(&objects);
-            let service = service_fn(move |request| answer(Arc::clone(&objects), request));
+            let is_down = Arc::clone(&is_down);
+            let service = service_fn(move |request| {
+                answer(
+                    Arc::clone(&objects),
+                    is_down.load(Ordering::Relaxed),
+                    request,
+                )
+            });
             tokio::spawn(
                 hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service),
@@ -70,18 +102,22 @@ fn serve(listener: std::net::TcpListener, objects: Objects) {
 
 async fn answer(
     objects: Objects,
+    is_down: bool,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     let Ok(body) = body.collect().await else {
         return Ok(error(StatusCode::BAD_REQUEST, "IncompleteBody"));
     };
+    if is_down {
+        return Ok(error(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"));
+    }
     let path = head.uri.path().to_owned();
     let is_object = path.trim_matches('/').contains('/');
     Ok(match head.method {
         Method::PUT if is_object => put(&objects, path, &head.headers, body.to_bytes()),
         Method::GET | Method::HEAD if is_object => match lock(&objects).get(&path) {
-            Some(bytes) => ok(bytes.clone()),
+            Some(object) => ok(object.bytes.clone()),
             None => error(StatusCode::NOT_FOUND, "NoSuchKey"),
         },
         Method::DELETE => {
@@ -108,11 +144,12 @@ fn put(objects: &Objects, path: String, headers: &HeaderMap, body: Bytes) -> Res
     if conditional && objects.contains_key(&path) {
         return error(StatusCode::PRECONDITION_FAILED, "PreconditionFailed");
     }
-    objects.insert(path, body);
+    let at = Instant::now();
+    objects.insert(path, Object { bytes: body, at });
     ok(Bytes::new())
 }
 
-fn lock(objects: &Objects) -> std::sync::MutexGuard<'_, HashMap<String, Bytes>> {
+fn lock(objects: &Objects) -> std::sync::MutexGuard<'_, HashMap<String, Object>> {
     objects.lock().expect("lock: held for a line only")
 }
 

@@ -5,6 +5,9 @@
 //! cargo bench --bench throughput -- --full           five turns of 1,000,000
 //! cargo bench --bench throughput -- --pairs 10000    many open batches: the peak of memory is what counts
 //! cargo bench --bench throughput -- --extras         what event history and SigV4 cost: without, with each, with both
+//! cargo bench --bench throughput -- --trails 16      as many trails that take everything, held against one
+//! cargo bench --bench throughput -- --freshness      how long after its answer an event is in an object
+//! cargo bench --bench throughput -- --backlog 10     10 GB are accepted while S3 is down: start to ready, and the drain
 //! ```
 //!
 //! Each turn measures the daemon and then, on the same bytes and the same disk, bare libdeflate at the same level and bare
@@ -12,10 +15,13 @@
 //! log files are counted through after each turn: figures of a daemon that lost an event are not figures. No target is
 //! enforced here.
 
+mod backlog;
 mod daemon;
 mod floor;
+mod freshness;
 mod load;
 mod sink;
+mod trails;
 mod work;
 
 use std::collections::HashSet;
@@ -26,7 +32,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
-use daemon::{Daemon, Extras};
+use daemon::{Daemon, Extras, Setup};
 use sink::Sink;
 use work::Work;
 
@@ -46,6 +52,15 @@ struct Args {
     /// Without event history and SigV4, with each, and with both, in turn
     #[arg(long)]
     extras: bool,
+    /// One trail and so many, in turn
+    #[arg(long)]
+    trails: Option<usize>,
+    /// Seconds from the answer to the object, at a low and at half of the full load
+    #[arg(long)]
+    freshness: bool,
+    /// GB of journal that wait for a store that is down
+    #[arg(long, value_name = "GB")]
+    backlog: Option<u64>,
     /// Account × region pairs; a square number
     #[arg(long, default_value_t = 16)]
     pairs: usize,
@@ -116,6 +131,15 @@ fn main() -> Result<()> {
     if args.extras {
         return extras(&args, &home, &full, &half);
     }
+    if let Some(trails) = args.trails {
+        return trails::scaling(&args, &home, &full, trails);
+    }
+    if args.freshness {
+        return freshness::measure(&args, &home);
+    }
+    if let Some(gigabytes) = args.backlog {
+        return backlog::measure(&args, &home, gigabytes);
+    }
     let mut turns = Vec::new();
     for number in 1..=args.turns {
         let turn = turn(&args, &home, &full, &half, Extras::NONE)?;
@@ -169,7 +193,14 @@ fn extras(args: &Args, home: &Path, full: &Work, half: &Work) -> Result<()> {
 fn turn(args: &Args, home: &Path, full: &Work, half: &Work, extras: Extras) -> Result<Turn> {
     let sink = Sink::start()?;
     let home_of_daemon = home.join("daemon");
-    let mut daemon = Daemon::start(&home_of_daemon, sink.address, &args.max_age, extras)?;
+    let mut daemon = Daemon::start(Setup {
+        home: &home_of_daemon,
+        sink: sink.address,
+        max_age: &args.max_age,
+        trails: 1,
+        journal_gb: 10,
+        extras,
+    })?;
     let signer = extras.signer();
     let patience = Duration::from_secs(900);
 
@@ -238,9 +269,26 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 
 /// Every event in exactly one log file.
 fn verify(files: &[(String, bytes::Bytes)], events: usize) -> Result<()> {
-    let mut inflate = libdeflater::Decompressor::new();
     let mut ids = HashSet::new();
     let mut found = 0;
+    each_event_id(files.iter().map(|(key, gzip)| (&**key, gzip)), &mut |id| {
+        found += 1;
+        ids.insert(id);
+    })?;
+    ensure!(
+        found == events && ids.len() == events,
+        "{events} events sent, {found} delivered, {} different",
+        ids.len()
+    );
+    Ok(())
+}
+
+/// Hands over the eventID of each event in these log files.
+fn each_event_id<'a>(
+    files: impl Iterator<Item = (&'a str, &'a bytes::Bytes)>,
+    take: &mut impl FnMut(u128),
+) -> Result<()> {
+    let mut inflate = libdeflater::Decompressor::new();
     for (key, gzip) in files {
         let size = gzip
             .last_chunk::<4>()
@@ -256,15 +304,11 @@ fn verify(files: &[(String, bytes::Bytes)], events: usize) -> Result<()> {
             let id = text
                 .get(at + name.len()..at + name.len() + 36)
                 .with_context(|| format!("{key} is torn"))?;
-            found += 1;
-            ids.insert(id.to_vec());
+            let id = uuid::Uuid::try_parse_ascii(id)
+                .with_context(|| format!("{key} has an eventID that is none"))?;
+            take(id.as_u128());
         }
     }
-    ensure!(
-        found == events && ids.len() == events,
-        "{events} events sent, {found} delivered, {} different",
-        ids.len()
-    );
     Ok(())
 }
 

@@ -244,23 +244,16 @@ impl S3Leg {
         end.0.saturating_sub(self.plan.horizon().0)
     }
 
-    /// When batches are cut by age. After an outage all that is read is old at once; cut as it comes, it would make a file of every few
-    /// events. So while the leg is far behind, it gathers first, and cuts once in `max_age`; and not before what was cut is nearly all delivered, since
-    /// with many streams those files hold all the memory that it may have, and what little it could read meanwhile would become a file for each event.
+    /// When batches are cut by age.
     fn next_cut(&self) -> Option<Monotonic> {
-        const FAR_BEHIND: u64 = 8 << 20;
         let due = self.plan.next_due()?;
-        if self.tail.behind() < FAR_BEHIND {
-            return Some(due);
-        }
-        if self.plan.state().pending.len() > PARALLEL_UPLOADS {
-            return None;
-        }
-        if !self.has_room() {
-            return Some(due);
-        }
-        let pause = self.options.max_age.saturating_sub(self.cut_at.elapsed());
-        Some(due.max(clock::monotonic() + pause))
+        let wait = wait_of_due(Load {
+            behind: self.tail.behind(),
+            pending: self.plan.state().pending.len(),
+            has_room: self.has_room(),
+            until_next_turn: self.options.max_age.saturating_sub(self.cut_at.elapsed()),
+        })?;
+        Some(due.max(clock::monotonic() + wait))
     }
 
     fn start_writing(&mut self) {
@@ -349,6 +342,36 @@ impl S3Leg {
     }
 }
 
+/// How busy a leg is when a batch comes of age.
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    /// Bytes of the journal not read yet.
+    behind: u64,
+    /// Batches cut and not settled.
+    pending: usize,
+    /// It may take more events.
+    has_room: bool,
+    /// Of `max_age`, since batches were last cut by age.
+    until_next_turn: Duration,
+}
+
+/// How long batches that are of age wait still, nothing when it is until an upload ends. After an outage all that is read is old at once; cut as
+/// it comes, it would make a file of every few events. So while the leg is far behind, it gathers first, and cuts once in `max_age`; and not before
+/// what was cut is nearly all delivered, since with many streams those files hold all the memory that it may have, and what little it could read
+/// meanwhile would become a file for each event.
+fn wait_of_due(load: Load) -> Option<Duration> {
+    const FAR_BEHIND: u64 = 8 << 20;
+    if load.behind < FAR_BEHIND {
+        Some(Duration::ZERO)
+    } else if load.pending > PARALLEL_UPLOADS {
+        None
+    } else if !load.has_room {
+        Some(Duration::ZERO)
+    } else {
+        Some(load.until_next_turn)
+    }
+}
+
 /// Far enough for a timer that is not set.
 const FAR: Duration = Duration::from_secs(365 * 86_400);
 
@@ -381,6 +404,36 @@ pub async fn write(log: Wal, entries: Vec<Entry>) -> Written {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
             Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 10,000 streams, a million events at once: a leg that went on cutting while its files waited made a file of each event.
+    #[test]
+    fn a_leg_far_behind_gathers_until_what_it_cut_is_delivered() {
+        let second = Duration::from_secs(1);
+        let load = |behind, pending, has_room| Load {
+            behind,
+            pending,
+            has_room,
+            until_next_turn: second,
+        };
+        let far = 100 << 20;
+        let cases = [
+            (load(1 << 20, 10_000, true), Some(Duration::ZERO)),
+            (load(1 << 20, 0, false), Some(Duration::ZERO)),
+            (load(far, 0, true), Some(second)),
+            (load(far, PARALLEL_UPLOADS, true), Some(second)),
+            (load(far, PARALLEL_UPLOADS, false), Some(Duration::ZERO)),
+            (load(far, PARALLEL_UPLOADS + 1, true), None),
+            (load(far, PARALLEL_UPLOADS + 1, false), None),
+        ];
+        for (load, wait) in cases {
+            assert_eq!(wait_of_due(load), wait, "{load:?}");
         }
     }
 }
