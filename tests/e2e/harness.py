@@ -144,6 +144,7 @@ class Daemon:
         self.config_file = self.home / "traild.toml"
         self.env = clean_env() | {"RUST_LOG": "info"} | (env or {})
         self.log = self.home / "log"
+        self.prefix = []  # a program that runs it, with its options
         self.process = None
         self.ready_after = None
         self.answered = 0  # events this daemon has answered for, over all its lives
@@ -159,7 +160,7 @@ class Daemon:
         assert self.process is None or self.process.poll() is not None
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [self.binary, "run", "--config", str(self.config_file)],
+                [*self.prefix, self.binary, "run", "--config", str(self.config_file)],
                 cwd=self.home,
                 env=self.env,
                 stdin=subprocess.DEVNULL,
