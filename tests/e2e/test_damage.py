@@ -154,7 +154,7 @@ def trial(daemon, prepared, aws, seed):
     cost = Cost(prepared, daemon.data_dir)
     accepted = list(cost.events.values())
 
-    daemon.start()
+    start(daemon, prepared, done)
     later = events.spread(rng, 20)
     daemon.send(later)
     new = {events.event_id(event) for event in later}
@@ -178,6 +178,21 @@ def trial(daemon, prepared, aws, seed):
     daemon.kill()
     print(f"{len(missing)} of its events gone")
     return len(missing)
+
+
+def start(daemon, prepared, done):
+    """A store whose format is not known is refused, and named, as a later version's is; when its mark is put back, all is well.
+
+    Half a mark is none: a crash leaves that.
+    """
+    mark = Path("buckets", "traild-store")
+    if not (prepared / mark).read_bytes().startswith((daemon.data_dir / mark).read_bytes()):
+        daemon.spawn()
+        assert daemon.process.wait(10) == 1, f"{done}: it ended otherwise"
+        last = daemon.log_tail(2)
+        assert str(daemon.data_dir / "buckets") in last and "traild-store" in last, f"{done}: {last}"
+        shutil.copy(prepared / mark, daemon.data_dir / mark)
+    daemon.start()
 
 
 def own(accepted, trail):
