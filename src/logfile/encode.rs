@@ -3,10 +3,13 @@
 //! The same events at the same level give the same bytes: the gzip header carries no time and no name. Two members in a
 //! file would be read as one damaged file by the AWS CLI's validator, so there is always exactly one.
 
+use std::io;
 use std::sync::Mutex;
 
 use aws_lc_rs::digest;
 use libdeflater::{CompressionLvl, Compressor};
+
+use super::buffer::Buffer;
 
 const OPEN: &[u8] = b"{\"Records\":[";
 const CLOSE: &[u8] = b"]}";
@@ -29,35 +32,36 @@ pub fn uncompressed_bytes(json_bytes: u64) -> u64 {
     json_bytes.saturating_sub(1).saturating_add(envelope)
 }
 
-/// Gathers the events of one file.
+/// Gathers the events of one file. Its errors are of a system that has no memory left.
 #[derive(Debug)]
 pub struct Builder {
-    content: Vec<u8>,
+    content: Buffer,
     count: u32,
     event_times: Option<(i64, i64)>,
 }
 
 impl Builder {
     /// A file of about `json_bytes` of events, commas included.
-    pub fn with_capacity(json_bytes: usize) -> Self {
-        let mut content = Vec::with_capacity(OPEN.len() + json_bytes + CLOSE.len());
-        content.extend_from_slice(OPEN);
-        Self {
+    pub fn with_capacity(json_bytes: usize) -> io::Result<Self> {
+        let mut content = Buffer::with_capacity(OPEN.len() + json_bytes + CLOSE.len())?;
+        content.extend(OPEN)?;
+        Ok(Self {
             content,
             count: 0,
             event_times: None,
-        }
+        })
     }
 
     /// Adds an event, byte for byte.
-    pub fn push(&mut self, json: &[u8], event_time: i64) {
+    pub fn push(&mut self, json: &[u8], event_time: i64) -> io::Result<()> {
         if self.count > 0 {
-            self.content.push(b',');
+            self.content.extend(b",")?;
         }
-        self.content.extend_from_slice(json);
+        self.content.extend(json)?;
         self.count += 1;
         let (earliest, latest) = self.event_times.unwrap_or((event_time, event_time));
         self.event_times = Some((earliest.min(event_time), latest.max(event_time)));
+        Ok(())
     }
 
     pub fn is_empty(&self) -> bool {
@@ -65,23 +69,23 @@ impl Builder {
     }
 
     /// Hashes and compresses.
-    pub fn finish(self, compressors: &Compressors) -> LogFile {
+    pub fn finish(self, compressors: &Compressors) -> io::Result<LogFile> {
         let Self {
             mut content,
             count,
             event_times,
         } = self;
-        content.extend_from_slice(CLOSE);
+        content.extend(CLOSE)?;
         let mut sha256 = [0; 32];
         sha256.copy_from_slice(digest::digest(&digest::SHA256, &content).as_ref());
-        let gzip = compressors.gzip(&content);
-        LogFile {
+        let gzip = compressors.gzip(&content)?;
+        Ok(LogFile {
             gzip,
             sha256,
             uncompressed_bytes: content.len() as u64,
             count,
             event_times,
-        }
+        })
     }
 }
 
@@ -108,24 +112,23 @@ impl Compressors {
         })
     }
 
-    fn gzip(&self, content: &[u8]) -> Vec<u8> {
+    fn gzip(&self, content: &[u8]) -> io::Result<Vec<u8>> {
         let idle = self
             .idle
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
             .pop();
         let mut compressor = idle.unwrap_or_else(|| Compressor::new(self.level));
-        let mut gzip = vec![0; compressor.gzip_compress_bound(content.len())];
+        let mut bound = Buffer::with_capacity(compressor.gzip_compress_bound(content.len()))?;
         let written = compressor
-            .gzip_compress(content, &mut gzip)
+            .gzip_compress(content, bound.room())
             .expect("gzip: the buffer has the size of the bound");
-        gzip.truncate(written);
-        gzip.shrink_to_fit();
+        let gzip = bound.room()[..written].to_vec();
         self.idle
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
             .push(compressor);
-        gzip
+        Ok(gzip)
     }
 }
 
@@ -143,11 +146,11 @@ mod tests {
     use std::io::Read;
 
     fn file(events: &[&str]) -> LogFile {
-        let mut builder = Builder::with_capacity(100);
+        let mut builder = Builder::with_capacity(100).unwrap();
         for (n, event) in events.iter().enumerate() {
-            builder.push(event.as_bytes(), 1_000 - n as i64);
+            builder.push(event.as_bytes(), 1_000 - n as i64).unwrap();
         }
-        builder.finish(&Compressors::new(6).unwrap())
+        builder.finish(&Compressors::new(6).unwrap()).unwrap()
     }
 
     #[test]

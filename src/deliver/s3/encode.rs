@@ -103,7 +103,7 @@ pub(super) async fn encode(
     };
     let made = made.map_err(|error| Failure::new("Internal", error.to_string()))?;
     let made = made.map_err(|error| Failure::new("NoThread", error.to_string()))?;
-    let (file, lost) = made.map_err(|error| Failure::new("JournalRead", error.to_string()))?;
+    let (file, lost) = made?;
     let Some(mut file) = file else {
         return Ok(Made::Nothing);
     };
@@ -124,8 +124,9 @@ fn file_of(
     json_bytes: u64,
     journal: &Wal,
     compressors: &Compressors,
-) -> Result<(Option<LogFile>, u32), ReadError> {
-    let mut builder = Builder::with_capacity(usize::try_from(json_bytes).unwrap_or(0));
+) -> Result<(Option<LogFile>, u32), NotMade> {
+    let mut builder = Builder::with_capacity(usize::try_from(json_bytes).unwrap_or(0))?;
+    let mut pushed = Ok(());
     let mut lost = 0;
     journal
         .reader()
@@ -133,7 +134,10 @@ fn file_of(
             .map_err(|error| error.to_string())
             .and_then(|frame| Record::decode(frame).map_err(|error| error.to_string()))
         {
-            Ok(record) => builder.push(record.json, record.meta.event_time),
+            Ok(record) if pushed.is_ok() => {
+                pushed = builder.push(record.json, record.meta.event_time);
+            }
+            Ok(_) => {}
             Err(error) => {
                 tracing::error!(
                     position = position.0,
@@ -143,8 +147,30 @@ fn file_of(
                 lost += 1;
             }
         })?;
-    let file = (!builder.is_empty()).then(|| builder.finish(compressors));
-    Ok((file, lost))
+    pushed?;
+    if builder.is_empty() {
+        return Ok((None, lost));
+    }
+    Ok((Some(builder.finish(compressors)?), lost))
+}
+
+/// Why there is no file yet; it is tried again.
+#[derive(Debug, thiserror::Error)]
+enum NotMade {
+    #[error(transparent)]
+    JournalRead(#[from] ReadError),
+    #[error("no memory for a log file: {0}")]
+    NoMemory(#[from] std::io::Error),
+}
+
+impl From<NotMade> for Failure {
+    fn from(error: NotMade) -> Self {
+        let code = match error {
+            NotMade::JournalRead(_) => "JournalRead",
+            NotMade::NoMemory(_) => "NoMemory",
+        };
+        Self::new(code, error.to_string())
+    }
 }
 
 /// Bytes that are taken in KiB, in the order of asking. One who asks for more than there is takes all of it.

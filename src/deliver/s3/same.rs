@@ -189,11 +189,13 @@ mod tests {
     }
 
     fn file(level: u8) -> LogFile {
-        let mut builder = Builder::with_capacity(0);
+        let mut builder = Builder::with_capacity(0).unwrap();
         for n in 0..1000 {
-            builder.push(format!(r#"{{"eventID":"{n}"}}"#).as_bytes(), n);
+            builder
+                .push(format!(r#"{{"eventID":"{n}"}}"#).as_bytes(), n)
+                .unwrap();
         }
-        builder.finish(&Compressors::new(level).unwrap())
+        builder.finish(&Compressors::new(level).unwrap()).unwrap()
     }
 
     #[test]
@@ -211,11 +213,11 @@ mod tests {
         assert!(!holds(&inflated[1..], &one));
         assert!(!holds(&one.gzip[..one.gzip.len() - 1], &one), "cut short");
         assert!(!holds(&[&*one.gzip, b"x"].concat(), &one), "more after it");
-        let mut longer = Builder::with_capacity(0);
-        longer.push(b"{}", 0);
+        let mut longer = Builder::with_capacity(0).unwrap();
+        longer.push(b"{}", 0).unwrap();
         assert!(!holds(
             &one.gzip,
-            &longer.finish(&Compressors::new(6).unwrap())
+            &longer.finish(&Compressors::new(6).unwrap()).unwrap()
         ));
         assert!(!holds(b"not gzip", &one));
         assert!(!holds(b"", &one));
@@ -234,11 +236,13 @@ mod tests {
     #[test]
     fn another_log_file_is_told_as_a_digest_must_tell_of_it() {
         let event = |second| format!(r#"{{"eventTime":"2026-05-01T00:12:{second}Z"}}"#);
-        let mut builder = Builder::with_capacity(0);
+        let mut builder = Builder::with_capacity(0).unwrap();
         for second in [34, 38, 36] {
-            builder.push(event(second).as_bytes(), 1_777_594_320 + second);
+            builder
+                .push(event(second).as_bytes(), 1_777_594_320 + second)
+                .unwrap();
         }
-        let file = builder.finish(&Compressors::new(6).unwrap());
+        let file = builder.finish(&Compressors::new(6).unwrap()).unwrap();
         let mut inflated = Vec::new();
         io::Read::read_to_end(
             &mut flate2::bufread::GzDecoder::new(&*file.gzip),
