@@ -133,6 +133,11 @@ def quarter(samples, which, column):
     return statistics.median(sample[column] for sample in samples[slice(*bounds)])
 
 
+def eighths(samples):
+    """The memory in MiB: whether it still grows, or has grown at once, is seen when a run fails."""
+    return [[memory / MIB for _, memory, *_ in samples[len(samples) * at // 8 : len(samples) * (at + 1) // 8]] for at in range(8)]
+
+
 def growth(samples):
     """Bytes an hour in the second half, by least squares."""
     half = samples[len(samples) // 2 :]
@@ -283,6 +288,7 @@ def test_a_daemon_that_runs_on_and_on_under_load_and_faults(make_daemon, rng, se
     descriptors = [quarter(samples, which, 2) for which in (2, 4)]
     assert abs(descriptors[1] - descriptors[0]) <= (SPARE_DESCRIPTORS if seconds >= LONG else WARMING_UP), f"descriptors: {descriptors}"
     an_hour = growth(samples)
+    print("MiB, by eighths of the time:", [round(statistics.median(eighth), 1) for eighth in eighths(samples)])
     assert seconds < LONG or an_hour < GROWTH, f"memory grows by {an_hour / MIB:.1f} MiB an hour"
     campaign.count(1, fired)
     memory = [quarter(samples, which, 1) / MIB for which in (2, 4)]
