@@ -69,7 +69,7 @@ pub enum OpenError {
     },
     #[error("the store in {directory} is open in another process", directory = directory.display())]
     InUse { directory: PathBuf },
-    #[error("the store in {directory} has format {found:?}, this version knows {known:?}", directory = directory.display())]
+    #[error("the store in {directory} has format {found:?}, this version knows {known:?}: if no later version has written to it, its file {marker} is damaged and may be removed", marker = layout::MARKER, directory = directory.display())]
     UnknownFormat {
         directory: PathBuf,
         found: String,
@@ -327,11 +327,12 @@ fn lock_marker(directory: &Path) -> Result<File, OpenError> {
         Err(TryLockError::Error(source)) => return Err(at("lock")(source)),
     }
     let known = format!("{} {}\n", layout::MARKER, layout::VERSION);
-    let mut found = String::new();
+    let mut found = Vec::new();
     (&marker)
         .take(64)
-        .read_to_string(&mut found)
+        .read_to_end(&mut found)
         .map_err(at("read"))?;
+    let found = String::from_utf8_lossy(&found).into_owned();
     // A crash while it was written leaves its beginning.
     if found != known {
         if !known.starts_with(&found) {

@@ -374,11 +374,12 @@ async fn a_stop_in_the_middle_sends_nothing_twice() {
 
 #[tokio::test(start_paused = true)]
 async fn a_crash_at_any_time_loses_nothing_and_doubles_little() {
+    const LIVES: u64 = 6;
     for seed in campaign::seeds(40) {
         let mut random = Random(seed + 1);
         let world = World::new();
         let mut next = 1;
-        for _ in 0..6 {
+        for _ in 0..LIVES {
             let count = 1 + random.below(120);
             world.append(next..next + count).await;
             next += count;
@@ -392,6 +393,7 @@ async fn a_crash_at_any_time_loses_nothing_and_doubles_little() {
         assert_eq!(world.post.taken(), wanted(1..next), "seed {seed}");
         assert_eq!(facts.delivered, wanted(1..next).len() as u64, "seed {seed}");
         leg.stop().await;
+        campaign::count("kill", LIVES, LIVES);
     }
 }
 
