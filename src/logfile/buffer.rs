@@ -1,7 +1,8 @@
 //! Memory for the bytes of a log file, taken from the system and given back to it.
 //!
 //! Files of tens of megabytes are made on threads that come and go. Allocators keep what such threads free, each in a heap of its own, for the next
-//! buffer of that size: memory that no budget counts, the more of it the more processors there are. A mapping is gone when it is dropped.
+//! buffer of that size: memory that no budget counts, the more of it the more processors there are. A mapping is gone when it is dropped; but to get
+//! its pages costs as much as a pass over them, so one is used again while there are files to be made.
 
 use std::io;
 use std::ops::Deref;
@@ -19,10 +20,17 @@ impl Buffer {
     /// Room for `bytes`, of which the system gives what is written to. An error when it has no more.
     pub fn with_capacity(bytes: usize) -> io::Result<Self> {
         let pages = MmapMut::map_anon(bytes.max(1))?;
-        // Fewer, larger pages cost less to get; without them it works as well.
-        #[cfg(target_os = "linux")]
-        let _ = pages.advise(memmap2::Advice::HugePage);
         Ok(Self { pages, len: 0 })
+    }
+
+    /// This one, empty, if there is room for `bytes` in it, else another.
+    pub fn reuse(mut self, bytes: usize) -> io::Result<Self> {
+        if self.pages.len() < bytes {
+            drop(self); // before there are two
+            return Self::with_capacity(bytes);
+        }
+        self.len = 0;
+        Ok(self)
     }
 
     /// Adds bytes; where there is no room for them it moves to twice as much.
@@ -39,7 +47,7 @@ impl Buffer {
         Ok(())
     }
 
-    /// All the room that there is, zeroes where nothing was added.
+    /// All the room that there is, whatever is in it.
     pub fn room(&mut self) -> &mut [u8] {
         &mut self.pages
     }
@@ -68,6 +76,10 @@ mod tests {
         }
         assert_eq!(&*buffer, &expected[..]);
         assert!(buffer.room().len() >= expected.len());
+        let room = buffer.room().len();
+        let buffer = buffer.reuse(room).unwrap();
+        assert!(buffer.is_empty());
+        assert!(buffer.reuse(room + 1).unwrap().room().len() > room);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! file would be read as one damaged file by the AWS CLI's validator, so there is always exactly one.
 
 use std::io;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use aws_lc_rs::digest;
 use libdeflater::{CompressionLvl, Compressor};
@@ -42,8 +42,8 @@ pub struct Builder {
 
 impl Builder {
     /// A file of about `json_bytes` of events, commas included.
-    pub fn with_capacity(json_bytes: usize) -> io::Result<Self> {
-        let mut content = Buffer::with_capacity(OPEN.len() + json_bytes + CLOSE.len())?;
+    pub fn with_capacity(json_bytes: usize, compressors: &Compressors) -> io::Result<Self> {
+        let mut content = compressors.content(OPEN.len() + json_bytes + CLOSE.len())?;
         content.extend(OPEN)?;
         Ok(Self {
             content,
@@ -79,20 +79,27 @@ impl Builder {
         let mut sha256 = [0; 32];
         sha256.copy_from_slice(digest::digest(&digest::SHA256, &content).as_ref());
         let gzip = compressors.gzip(&content)?;
+        let uncompressed_bytes = content.len() as u64;
+        lock(&compressors.spare).push(content);
         Ok(LogFile {
             gzip,
             sha256,
-            uncompressed_bytes: content.len() as u64,
+            uncompressed_bytes,
             count,
             event_times,
         })
     }
 }
 
-/// Compressors at one level, kept between files: each holds about a megabyte of tables.
+/// Compressors at one level, kept between files: each holds about a megabyte of tables. So is the memory that files are made in, until
+/// [`Compressors::release`].
 pub struct Compressors {
     level: CompressionLvl,
     idle: Mutex<Vec<Compressor>>,
+    /// For what is compressed.
+    spare: Mutex<Vec<Buffer>>,
+    /// For what it is compressed to, of which a fraction is ever touched.
+    bounds: Mutex<Vec<Buffer>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -109,27 +116,48 @@ impl Compressors {
         Ok(Self {
             level: given,
             idle: Mutex::default(),
+            spare: Mutex::default(),
+            bounds: Mutex::default(),
         })
     }
 
+    /// Gives back to the system what no file is made in.
+    pub fn release(&self) {
+        lock(&self.spare).clear();
+        lock(&self.bounds).clear();
+    }
+
+    fn content(&self, bytes: usize) -> io::Result<Buffer> {
+        taken(&self.spare, bytes)
+    }
+
     fn gzip(&self, content: &[u8]) -> io::Result<Vec<u8>> {
-        let idle = self
-            .idle
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .pop();
+        let idle = lock(&self.idle).pop();
         let mut compressor = idle.unwrap_or_else(|| Compressor::new(self.level));
-        let mut bound = Buffer::with_capacity(compressor.gzip_compress_bound(content.len()))?;
+        let mut bound = taken(&self.bounds, compressor.gzip_compress_bound(content.len()))?;
         let written = compressor
             .gzip_compress(content, bound.room())
             .expect("gzip: the buffer has the size of the bound");
         let gzip = bound.room()[..written].to_vec();
-        self.idle
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .push(compressor);
+        lock(&self.bounds).push(bound);
+        lock(&self.idle).push(compressor);
         Ok(gzip)
     }
+}
+
+/// One of the buffers with room for `bytes`, or another.
+fn taken(buffers: &Mutex<Vec<Buffer>>, bytes: usize) -> io::Result<Buffer> {
+    let spare = lock(buffers).pop();
+    match spare {
+        Some(spare) => spare.reuse(bytes),
+        None => Buffer::with_capacity(bytes),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl std::fmt::Debug for Compressors {
@@ -146,11 +174,15 @@ mod tests {
     use std::io::Read;
 
     fn file(events: &[&str]) -> LogFile {
-        let mut builder = Builder::with_capacity(100).unwrap();
+        file_by(&Compressors::new(6).unwrap(), events)
+    }
+
+    fn file_by(compressors: &Compressors, events: &[&str]) -> LogFile {
+        let mut builder = Builder::with_capacity(100, compressors).unwrap();
         for (n, event) in events.iter().enumerate() {
             builder.push(event.as_bytes(), 1_000 - n as i64).unwrap();
         }
-        builder.finish(&Compressors::new(6).unwrap()).unwrap()
+        builder.finish(compressors).unwrap()
     }
 
     #[test]
@@ -182,6 +214,17 @@ mod tests {
         let (one, two) = (file(&["{}", "{}"]), file(&["{}", "{}"]));
         assert_eq!(one, two);
         assert_eq!(one.gzip[4..8], [0; 4], "gzip's modification time is zero");
+    }
+
+    #[test]
+    fn what_was_in_a_buffer_before_is_in_no_later_file() {
+        let compressors = Compressors::new(6).unwrap();
+        let long = ["{\"long\":\"".to_owned() + &"x".repeat(10_000) + "\"}"];
+        let first = file_by(&compressors, &[&long[0]]);
+        let second = file_by(&compressors, &["{}"]);
+        assert_eq!(second, file(&["{}"]));
+        compressors.release();
+        assert_eq!(first, file_by(&compressors, &[&long[0]]));
     }
 
     #[test]

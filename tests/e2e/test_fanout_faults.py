@@ -137,7 +137,7 @@ class Lags(threading.Thread):
         super().__init__(daemon=True)
         self.to, self.aws, self.trails, self.rng = daemon, aws, trails, rng
         self.posted, self.seen = {}, {}  # eventID: time; (bucket, eventID): time
-        self.keys = set()
+        self.keys = {}  # (bucket, key): when it was seen
         self.stopping = threading.Event()
         self.sender = Sender(daemon, self.batch, pause=0.1)
 
@@ -156,11 +156,15 @@ class Lags(threading.Thread):
             time.sleep(0.05)
 
     def look(self, s3, bucket):
-        for item in s3.list_objects_v2(Bucket=bucket).get("Contents", []):
+        # Names go on with time, in steps of five minutes: what is far older than that need not be listed again.
+        old = time.monotonic() - 660
+        after = max((key for (of, key), at in self.keys.items() if of == bucket and at < old), default="")
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, StartAfter=after)
+        for item in (item for page in pages for item in page.get("Contents", [])):
             if (bucket, item["Key"]) in self.keys or logfiles.is_digest(item["Key"]):
                 continue
-            self.keys.add((bucket, item["Key"]))
             now = time.monotonic()
+            self.keys[bucket, item["Key"]] = now
             file = logfiles.parse(item["Key"], s3.get_object(Bucket=bucket, Key=item["Key"])["Body"].read())
             self.seen |= {(bucket, value["eventID"]): now for _, value in file.records}
 
@@ -168,7 +172,7 @@ class Lags(threading.Thread):
         self.sender.finish()
         time.sleep(2)
         self.stopping.set()
-        self.join(10)
+        self.join(60)
         return self.sender
 
     def medians(self, begin, end):

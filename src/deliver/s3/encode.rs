@@ -9,6 +9,7 @@
 //! of time; after that the gate lets them hold one file at a time.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -28,6 +29,8 @@ pub struct Encoding {
     budget: Limit,
     /// Files being made at a time: more than there are processors would hold memory and gain nothing.
     processors: Arc<Semaphore>,
+    /// Those who make files, or wait for a processor to.
+    makers: AtomicUsize,
 }
 
 impl Encoding {
@@ -39,6 +42,25 @@ impl Encoding {
             compressors,
             budget: Limit::new(budget_bytes),
             processors: Arc::new(Semaphore::new(processors)),
+            makers: AtomicUsize::new(0),
+        }
+    }
+}
+
+/// One of the makers of files. The last to go gives back the memory that they were made in.
+struct Maker(Arc<Encoding>);
+
+impl Maker {
+    fn of(encoding: &Arc<Encoding>) -> Self {
+        encoding.makers.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(encoding))
+    }
+}
+
+impl Drop for Maker {
+    fn drop(&mut self) {
+        if self.0.makers.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.compressors.release();
         }
     }
 }
@@ -91,13 +113,15 @@ pub(super) async fn encode(
         .take(batch.json_bytes + batch.json_bytes / 4)
         .await;
     let made = {
+        let maker = Maker::of(encoding);
         let processor = encoding.processors.clone().acquire_owned().await;
         let processor = processor.expect("processors: their semaphore is never closed");
-        let (journal, encoding) = (journal.clone(), encoding.clone());
+        let journal = journal.clone();
         let (json_bytes, positions) = (batch.json_bytes, batch.positions.clone());
         tokio::task::spawn_blocking(move || {
             let _processor = processor;
-            background::run(|| file_of(&positions, json_bytes, &journal, &encoding.compressors))
+            let compressors = &maker.0.compressors;
+            background::run(|| file_of(&positions, json_bytes, &journal, compressors))
         })
         .await
     };
@@ -125,7 +149,8 @@ fn file_of(
     journal: &Wal,
     compressors: &Compressors,
 ) -> Result<(Option<LogFile>, u32), NotMade> {
-    let mut builder = Builder::with_capacity(usize::try_from(json_bytes).unwrap_or(0))?;
+    let json_bytes = usize::try_from(json_bytes).unwrap_or(0);
+    let mut builder = Builder::with_capacity(json_bytes, compressors)?;
     let mut pushed = Ok(());
     let mut lost = 0;
     journal

@@ -189,13 +189,14 @@ mod tests {
     }
 
     fn file(level: u8) -> LogFile {
-        let mut builder = Builder::with_capacity(0).unwrap();
+        let compressors = Compressors::new(level).unwrap();
+        let mut builder = Builder::with_capacity(0, &compressors).unwrap();
         for n in 0..1000 {
             builder
                 .push(format!(r#"{{"eventID":"{n}"}}"#).as_bytes(), n)
                 .unwrap();
         }
-        builder.finish(&Compressors::new(level).unwrap()).unwrap()
+        builder.finish(&compressors).unwrap()
     }
 
     #[test]
@@ -213,12 +214,10 @@ mod tests {
         assert!(!holds(&inflated[1..], &one));
         assert!(!holds(&one.gzip[..one.gzip.len() - 1], &one), "cut short");
         assert!(!holds(&[&*one.gzip, b"x"].concat(), &one), "more after it");
-        let mut longer = Builder::with_capacity(0).unwrap();
+        let compressors = Compressors::new(6).unwrap();
+        let mut longer = Builder::with_capacity(0, &compressors).unwrap();
         longer.push(b"{}", 0).unwrap();
-        assert!(!holds(
-            &one.gzip,
-            &longer.finish(&Compressors::new(6).unwrap()).unwrap()
-        ));
+        assert!(!holds(&one.gzip, &longer.finish(&compressors).unwrap()));
         assert!(!holds(b"not gzip", &one));
         assert!(!holds(b"", &one));
     }
@@ -236,13 +235,14 @@ mod tests {
     #[test]
     fn another_log_file_is_told_as_a_digest_must_tell_of_it() {
         let event = |second| format!(r#"{{"eventTime":"2026-05-01T00:12:{second}Z"}}"#);
-        let mut builder = Builder::with_capacity(0).unwrap();
+        let compressors = Compressors::new(6).unwrap();
+        let mut builder = Builder::with_capacity(0, &compressors).unwrap();
         for second in [34, 38, 36] {
             builder
                 .push(event(second).as_bytes(), 1_777_594_320 + second)
                 .unwrap();
         }
-        let file = builder.finish(&Compressors::new(6).unwrap()).unwrap();
+        let file = builder.finish(&compressors).unwrap();
         let mut inflated = Vec::new();
         io::Read::read_to_end(
             &mut flate2::bufread::GzDecoder::new(&*file.gzip),

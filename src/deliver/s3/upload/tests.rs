@@ -173,13 +173,14 @@ fn recompressed() -> Vec<u8> {
 
 /// The file of some of its events.
 fn file_of(events: impl IntoIterator<Item = usize>) -> LogFile {
-    let mut builder = Builder::with_capacity(0).unwrap();
+    let compressors = Compressors::new(1).unwrap();
+    let mut builder = Builder::with_capacity(0, &compressors).unwrap();
     for n in events {
         builder
             .push(json(n).as_bytes(), 1_777_594_320 + n as i64 % 60)
             .unwrap();
     }
-    builder.finish(&Compressors::new(1).unwrap()).unwrap()
+    builder.finish(&compressors).unwrap()
 }
 
 fn inflated() -> Vec<u8> {
