@@ -94,7 +94,7 @@ impl Tail {
                 };
                 let chunk_bytes = self.chunk_bytes;
                 // Page cache or disk, it blocks either way.
-                self.reading = Some(tokio::task::spawn_blocking(move || {
+                self.reading = Some(crate::background::spawn_blocking(move || {
                     let chunk = reader.read(next, chunk_bytes);
                     (reader, chunk)
                 }));

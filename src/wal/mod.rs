@@ -196,6 +196,8 @@ pub struct Wal {
 struct Owner {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    #[cfg(test)]
+    simulated: Option<writer::Simulated>,
 }
 
 impl Wal {
@@ -258,6 +260,19 @@ impl Wal {
             durable: Position(recovered.next_base),
         }));
         shared.count_bytes();
+        #[cfg(test)]
+        if crate::simulation::is_on() {
+            let simulated = Some(writer::Simulated::start(&shared, log));
+            let owner = Owner {
+                shared,
+                thread: Mutex::new(None),
+                simulated,
+            };
+            let wal = Self {
+                owner: Arc::new(owner),
+            };
+            return Ok((wal, report));
+        }
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("wal".to_owned())
@@ -269,6 +284,8 @@ impl Wal {
         let owner = Owner {
             shared,
             thread: Mutex::new(Some(thread)),
+            #[cfg(test)]
+            simulated: None,
         };
         let wal = Self {
             owner: Arc::new(owner),
@@ -407,6 +424,10 @@ impl Wal {
 impl Owner {
     fn close(&self) {
         self.shared.close();
+        #[cfg(test)]
+        if let Some(owner) = &self.simulated {
+            owner.close(&self.shared);
+        }
         let Some(thread) = writer::lock(&self.thread).take() else {
             return;
         };
