@@ -257,7 +257,8 @@ impl Daemon {
 
         let opened = {
             let config = config.clone();
-            crate::background::spawn_blocking(move || Logs::open(&config, disk, journal_metrics)).await??
+            crate::background::spawn_blocking(move || Logs::open(&config, disk, journal_metrics))
+                .await??
         };
         let Logs {
             identity,
@@ -273,7 +274,9 @@ impl Daemon {
         let trails = {
             let (data_dir, configured) = (data_dir.clone(), trails::of(config));
             let open = move || registry::Registry::open(&data_dir, configured);
-            crate::background::spawn_blocking(open).await?.map_err(unusable)?
+            crate::background::spawn_blocking(open)
+                .await?
+                .map_err(unusable)?
         };
 
         if let Some(Listener::Tcp(listener)) = sockets.store {

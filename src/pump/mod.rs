@@ -36,6 +36,8 @@ pub struct Tail {
     reading: Option<JoinHandle<(Reader, Result<Chunk, ReadError>)>>,
     /// After a failed read: when to try again.
     paused_until: Option<Instant>,
+    #[cfg(test)]
+    turn: crate::simulation::Turn,
 }
 
 impl Tail {
@@ -52,6 +54,8 @@ impl Tail {
             reader: Some(log.reader()),
             reading: None,
             paused_until: None,
+            #[cfg(test)]
+            turn: crate::simulation::turn(),
         }
     }
 
@@ -89,6 +93,8 @@ impl Tail {
                     .wait_for(|durable| *durable > next)
                     .await
                     .map_err(|_| TailError::Closed)?;
+                #[cfg(test)]
+                self.turn.wait().await;
                 let Some(mut reader) = self.reader.take() else {
                     return Err(TailError::Closed);
                 };

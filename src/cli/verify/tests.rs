@@ -376,7 +376,9 @@ pub async fn verified(
     let source = Source::Memory(Arc::new(memory));
     let reports = world.check_in(source).await.unwrap();
     let findings = reports.iter().flat_map(|it| &it.findings);
-    let failures = findings.filter(|it| it.is_failure()).map(Finding::to_string);
+    let failures = findings
+        .filter(|it| it.is_failure())
+        .map(Finding::to_string);
     let chains = || reports.iter().flat_map(|it| &it.chains);
     let digests = chains().map(|it| it.digests.valid + it.backfill.valid);
     let logs = chains().map(|it| it.logs.valid);

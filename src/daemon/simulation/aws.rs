@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::config::{
     Credentials, RequestChecksumCalculation, ResponseChecksumValidation, SharedCredentialsProvider,
@@ -136,6 +137,8 @@ impl Aws {
             .credentials_provider(SharedCredentialsProvider::new(credentials))
             .http_client(http_client_fn(move |_, _| connector.clone()))
             .retry_config(RetryConfig::disabled())
+            // It asks the real clock whether bytes move.
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .build()
@@ -273,10 +276,7 @@ fn response(status: u16, body: impl Into<Vec<u8>>) -> HttpResponse {
 
 fn refused(asked: &Asked, status: u16, code: &str) -> HttpResponse {
     if !asked.target.is_empty() {
-        return response(
-            status,
-            json!({"__type": code, "message": "no"}).to_string(),
-        );
+        return response(status, json!({"__type": code, "message": "no"}).to_string());
     }
     let error = format!("<Error><Code>{code}</Code><Message>no</Message></Error>");
     let body = match asked.is_s3() {

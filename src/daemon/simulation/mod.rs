@@ -28,6 +28,7 @@ use crate::campaign;
 use crate::cli::verify::tests::{Memory, verified};
 use crate::clock::WallMillis;
 use crate::config::{self, Config};
+use crate::deliver::view::Facts;
 use crate::digest::Location;
 use crate::digest::keys::PublicKey;
 use crate::digest::verify::Metadata;
@@ -88,6 +89,7 @@ impl World {
             passed: Duration::ZERO,
             booted: None,
             keys_made: 0,
+            turns: 0,
             sdk: aws.sdk(),
         };
         Self {
@@ -129,7 +131,9 @@ impl World {
         self.aws.state().is_silent = draw(4) == 0;
         match draw(6) {
             0 => self.disk.stop_at(self.disk.operations() + draw(300)),
-            1 => self.disk.fail(Operation::SyncData, 1 + draw(200), Errno::IO),
+            1 => self
+                .disk
+                .fail(Operation::SyncData, 1 + draw(200), Errno::IO),
             2 => self.disk.fail(Operation::Write, 1 + draw(200), Errno::IO),
             3 => self.disk.set_capacity(Some(20_000 + draw(200_000))),
             _ => {}
@@ -219,10 +223,11 @@ impl World {
             while let Some(lacking) = self.lacking() {
                 assert!(
                     began.elapsed() < PATIENCE,
-                    "seed {}: {lacking} after {PATIENCE:?} without faults",
-                    self.seed
+                    "seed {}: {lacking} after {PATIENCE:?} without faults: {:?}",
+                    self.seed,
+                    facts(&daemon)
                 );
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                tokio::time::sleep(Duration::from_secs(10)).await;
             }
             // The window of the last file is over, and its digest written.
             tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
@@ -308,16 +313,9 @@ impl World {
     /// At rest, what every leg was given is delivered.
     fn check_books(&self, daemon: &Daemon) {
         let seed = self.seed;
-        for view in daemon.views.borrow().iter() {
-            for sink in &view.sinks {
-                let facts = sink.leg.facts();
-                let (target, pending) = (&sink.target, facts.pending());
-                assert_eq!(
-                    (pending, facts.dead_lettered()),
-                    (0, 0),
-                    "seed {seed}: {target}: {facts:?}"
-                );
-            }
+        for (target, facts) in facts(daemon) {
+            let left = (facts.pending(), facts.dead_lettered());
+            assert_eq!(left, (0, 0), "seed {seed}: {target}: {facts:?}");
         }
     }
 
@@ -396,6 +394,15 @@ impl World {
     }
 }
 
+/// What every leg tells of itself, by its target.
+fn facts(daemon: &Daemon) -> Vec<(String, Facts)> {
+    let views = daemon.views.borrow();
+    let sinks = views.iter().flat_map(|view| &view.sinks);
+    sinks
+        .map(|sink| (sink.target.clone(), sink.leg.facts()))
+        .collect()
+}
+
 /// In order.
 fn files_below(directory: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
@@ -426,6 +433,7 @@ fn config_in(data_dir: &Path) -> Config {
             [journal]
             segment_bytes = "16KiB"
             max_bytes = "4MiB"
+            on_full = "reject"
             [delivery]
             max_bytes = "4KiB"
             [history]

@@ -372,7 +372,8 @@ impl Writer {
             "the newest digest files are of a time that the clock is far from: it must have been wrong. New chains begin"
         );
         let (spool, number, written) = (self.spool.clone(), self.newest + 1, state.clone());
-        let written = crate::background::spawn_blocking(move || spool.write(number, &written, &[])).await;
+        let written =
+            crate::background::spawn_blocking(move || spool.write(number, &written, &[])).await;
         match written {
             Ok(Ok(())) => {
                 self.newest = number;
