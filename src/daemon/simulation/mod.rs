@@ -53,6 +53,7 @@ struct World {
     config: Config,
     /// Faults that struck, besides those of the disk and of AWS.
     ends: u64,
+    jumps: u64,
     directory: tempfile::TempDir,
     _running: Running,
 }
@@ -99,6 +100,7 @@ impl World {
             senders: Arc::default(),
             config: config_in(&directory.path().join("data")),
             ends: 0,
+            jumps: 0,
             directory,
             _running: simulation::start(machine),
         }
@@ -170,6 +172,21 @@ impl World {
         }
         self.disk.set_capacity(None);
         self.check_safety();
+        // Now and then the machine is off for weeks: digests are behind, and their keys out of date.
+        if draw(8) == 0 {
+            let off = Duration::from_secs(draw(40 * 86_400));
+            simulation::with(|machine| machine.passed += off);
+        }
+        // And its clock is wrong in the next life.
+        self.set_clock();
+    }
+
+    /// The clock jumps, by up to an hour or up to a day, forwards or back; half of the times it is set right.
+    fn set_clock(&mut self) {
+        let span = [0, 0, 3_600_000, 86_400_000][draw(4) as usize];
+        let by = draw(2 * span + 1) as i64 - span as i64;
+        simulation::with(|machine| machine.wall = WallMillis(BEGIN.0 + by));
+        self.jumps += u64::from(by != 0);
     }
 
     async fn start(&self) -> Result<Daemon, DaemonError> {
@@ -205,6 +222,7 @@ impl World {
     fn settle(&mut self) {
         self.aws.state().trouble = 0;
         self.aws.state().is_silent = false;
+        simulation::with(|machine| machine.wall = BEGIN);
         self.run(async {
             let daemon = self
                 .start()
@@ -361,7 +379,7 @@ impl World {
     }
 
     fn faults(&self) -> u64 {
-        self.ends + self.disk.fired() + self.aws.state().faults
+        self.ends + self.jumps + self.disk.fired() + self.aws.state().faults
     }
 
     /// A hash over every byte of the disk, of the files beside it and of the bucket, and all that was sent elsewhere.
