@@ -33,7 +33,6 @@ pub struct Machine {
     /// When this life began, by tokio's clock, which begins anew with each.
     pub booted: Option<Instant>,
     pub keys_made: usize,
-    pub turns: u64,
     pub sdk: SdkConfig,
 }
 
@@ -113,26 +112,6 @@ pub fn fill(bytes: &mut [u8]) -> bool {
         }
     });
     filled.is_some()
-}
-
-/// The place in the order of those who wait for the same thing. Tokio wakes the receivers of a watch in an order of its own drawing, which no seed decides; so each waits
-/// for its turn, a millisecond after the one before.
-#[derive(Debug)]
-pub struct Turn(Option<u64>);
-
-pub fn turn() -> Turn {
-    Turn(with(|machine| {
-        machine.turns += 1;
-        1 + machine.turns % 8
-    }))
-}
-
-impl Turn {
-    pub async fn wait(&self) {
-        if let Some(millis) = self.0 {
-            tokio::time::sleep(Duration::from_millis(millis)).await;
-        }
-    }
 }
 
 /// As long as a disk may take, from nothing to three milliseconds.

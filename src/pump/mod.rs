@@ -37,7 +37,7 @@ pub struct Tail {
     /// After a failed read: when to try again.
     paused_until: Option<Instant>,
     #[cfg(test)]
-    turn: crate::simulation::Turn,
+    moves: crate::wal::Moves,
 }
 
 impl Tail {
@@ -55,7 +55,7 @@ impl Tail {
             reading: None,
             paused_until: None,
             #[cfg(test)]
-            turn: crate::simulation::turn(),
+            moves: log.moves(),
         }
     }
 
@@ -89,12 +89,12 @@ impl Tail {
             }
             if self.reading.is_none() {
                 let next = self.next;
+                #[cfg(test)]
+                self.moves.beyond(next).await;
                 self.durable
                     .wait_for(|durable| *durable > next)
                     .await
                     .map_err(|_| TailError::Closed)?;
-                #[cfg(test)]
-                self.turn.wait().await;
                 let Some(mut reader) = self.reader.take() else {
                     return Err(TailError::Closed);
                 };

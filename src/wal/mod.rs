@@ -68,6 +68,8 @@ pub use lock::{DirLock, LockError};
 pub use reader::{Chunk, EachFrame, Reader};
 pub use writer::{Admitted, Appending, Permit};
 
+#[cfg(test)]
+pub use writer::Moves;
 use writer::{Parts, Shared};
 
 /// Where a frame starts, in bytes since the log's beginning. Positions only grow, are never used twice, and survive trimming.
@@ -315,6 +317,11 @@ impl Wal {
     /// The end of what is durable: every frame before it survives a power loss.
     pub fn durable(&self) -> Position {
         *self.owner.shared.durable.borrow()
+    }
+
+    #[cfg(test)]
+    pub fn moves(&self) -> Moves {
+        Moves::of(&self.owner.shared)
     }
 
     pub fn watch_durable(&self) -> tokio::sync::watch::Receiver<Position> {

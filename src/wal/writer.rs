@@ -43,6 +43,9 @@ pub(super) struct Shared {
     wake: Condvar,
     #[cfg(test)]
     woken: tokio::sync::Notify,
+    /// Told when the durable end has moved, in a simulation.
+    #[cfg(test)]
+    moved: tokio::sync::Notify,
     room: Arc<Semaphore>,
     queue_bytes: u32,
     /// Bytes that were permitted and are not yet written or given back.
@@ -139,6 +142,8 @@ impl Shared {
             wake: Condvar::new(),
             #[cfg(test)]
             woken: tokio::sync::Notify::new(),
+            #[cfg(test)]
+            moved: tokio::sync::Notify::new(),
             room: Arc::new(Semaphore::new(queue_bytes as usize)),
             queue_bytes,
             pending_bytes: AtomicU64::new(0),
@@ -551,6 +556,35 @@ fn publish(shared: &Shared, log: &Log) {
         durable.0 = durable.0.max(log.end());
         moved
     });
+    #[cfg(test)]
+    shared.moved.notify_waiters();
+}
+
+/// The moves of a log's durable end in a simulation. Tokio wakes the receivers of a watch in an order that it draws itself, and no seed decides; those who
+/// wait for these are woken in the order in which they came.
+#[cfg(test)]
+#[derive(Debug)]
+pub struct Moves(Option<Arc<Shared>>);
+
+#[cfg(test)]
+impl Moves {
+    pub(super) fn of(shared: &Arc<Shared>) -> Self {
+        Self(crate::simulation::is_on().then(|| Arc::clone(shared)))
+    }
+
+    /// Waits until something beyond `position` is durable. Outside of a simulation it waits for nothing.
+    pub async fn beyond(&self, position: Position) {
+        let Some(shared) = &self.0 else {
+            return;
+        };
+        loop {
+            let moved = shared.moved.notified();
+            if *shared.durable.borrow() > position {
+                return;
+            }
+            moved.await;
+        }
+    }
 }
 
 impl Shared {

@@ -90,7 +90,6 @@ impl World {
             passed: Duration::ZERO,
             booted: None,
             keys_made: 0,
-            turns: 0,
             sdk: aws.sdk(),
         };
         Self {
