@@ -7,6 +7,8 @@ use std::io;
 use std::panic::resume_unwind;
 use std::thread;
 
+use tokio::task::JoinHandle;
+
 /// How far work stands back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Priority {
@@ -36,6 +38,22 @@ pub fn run<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
         })?;
         done.join().map_err(|panic| resume_unwind(panic))
     })
+}
+
+/// Does `work` on a thread where it may block. Tokio's own, but in a simulation, which has one thread and an order of things: there it is done when this is
+/// called, and its caller learns of it a little later.
+pub fn spawn_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> JoinHandle<T> {
+    #[cfg(test)]
+    if crate::simulation::is_on() {
+        let done = work();
+        return tokio::spawn(async move {
+            crate::simulation::pause().await;
+            done
+        });
+    }
+    tokio::task::spawn_blocking(work)
 }
 
 /// Lowers the calling thread's priority, for as long as it lives. Where that is not to be had it is as it was.

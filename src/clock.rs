@@ -13,6 +13,10 @@ pub struct WallMillis(pub i64);
 
 impl WallMillis {
     pub fn now() -> Self {
+        #[cfg(test)]
+        if let Some(now) = crate::simulation::wall() {
+            return now;
+        }
         match SystemTime::now().duration_since(UNIX_EPOCH) {
             Ok(since) => Self(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)),
             Err(before) => Self(-i64::try_from(before.duration().as_millis()).unwrap_or(i64::MAX)),
@@ -45,6 +49,10 @@ pub type Monotonic = Duration;
 pub fn monotonic() -> Monotonic {
     // Events accepted before the start have ages too; the head start leaves room for them.
     const HEAD_START: Duration = Duration::from_secs(400 * 86_400);
+    #[cfg(test)]
+    if let Some(elapsed) = crate::simulation::elapsed() {
+        return HEAD_START + elapsed;
+    }
     static START: std::sync::OnceLock<tokio::time::Instant> = std::sync::OnceLock::new();
     HEAD_START + START.get_or_init(tokio::time::Instant::now).elapsed()
 }

@@ -92,6 +92,9 @@ pub mod background;
 #[cfg(test)]
 mod campaign;
 pub mod clock;
+mod random;
+#[cfg(test)]
+mod simulation;
 pub mod snapshot;
 pub mod telemetry;
 

@@ -32,6 +32,12 @@ impl Default for Backoff {
 impl Backoff {
     /// The next delay. It never says to give up.
     pub fn next_delay(&mut self) -> Duration {
+        #[cfg(test)]
+        if let Some(chance) = crate::simulation::chance() {
+            let nominal = self.0.current_interval;
+            self.0.current_interval = (nominal * 2).min(CAP);
+            return nominal.mul_f64(0.5 + chance);
+        }
         self.0.next_backoff().unwrap_or(CAP)
     }
 

@@ -38,6 +38,10 @@ const STALL_GRACE: Duration = Duration::from_secs(20);
 ///
 /// The region is the environment's or the profile's, else the home region: a home region may be invented, and buckets may be elsewhere.
 pub async fn sdk_config(config: &Config) -> SdkConfig {
+    #[cfg(test)]
+    if let Some(sdk) = crate::simulation::with(|machine| machine.sdk.clone()) {
+        return sdk;
+    }
     let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
         .or_else(ProfileFileRegionProvider::new())
         .or_else(Region::new(config.region.as_str().to_owned()));

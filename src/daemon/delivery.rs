@@ -224,7 +224,7 @@ impl Delivery {
                 reason,
             });
         }
-        let replayed = tokio::task::spawn_blocking(move || Replay::of(&ledger)).await?;
+        let replayed = crate::background::spawn_blocking(move || Replay::of(&ledger)).await?;
         replayed.map_err(DaemonError::Replay)
     }
 }

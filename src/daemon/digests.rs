@@ -42,7 +42,7 @@ impl<'a> Digests<'a> {
         let root = ground.config.data_dir.join(DIGESTS);
         let states = {
             let root = root.clone();
-            tokio::task::spawn_blocking(move || writer::states(&root)).await?
+            crate::background::spawn_blocking(move || writer::states(&root)).await?
         };
         Ok(Self {
             ground,
@@ -109,7 +109,7 @@ impl<'a> Digests<'a> {
             view: view.clone(),
         };
         let root = self.root.clone();
-        let opened = tokio::task::spawn_blocking(move || Writer::open(&root, parts)).await?;
+        let opened = crate::background::spawn_blocking(move || Writer::open(&root, parts)).await?;
         self.started.insert(trail.clone());
         let failed = move |source| DaemonError::Digests {
             trail: trail.clone(),

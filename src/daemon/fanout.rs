@@ -58,7 +58,7 @@ impl<'a> Fanout<'a> {
             let (cursors, trails) = (cursors.clone(), trails.to_vec());
             let (region, account) = (clients.region().to_owned(), ground.config.account_id);
             let journal = ground.journal.start()..ground.journal.durable();
-            tokio::task::spawn_blocking(move || {
+            crate::background::spawn_blocking(move || {
                 Buses::agree(&cursors, &trails, (&region, account), journal)
             })
         };
@@ -114,7 +114,7 @@ impl<'a> Fanout<'a> {
             let shared = self.buses.take(trail);
             let earlier = shared.earlier.clone();
             let new_from = new_from.unwrap_or_else(|| self.ground.journal.durable());
-            let begun = tokio::task::spawn_blocking(move || shared.begin(new_from));
+            let begun = crate::background::spawn_blocking(move || shared.begin(new_from));
             begun.await?.map_err(|source| DaemonError::DataDir {
                 path: self.cursors.clone(),
                 source,
@@ -241,7 +241,7 @@ async fn open<D: Destination>(
         sink,
         source,
     };
-    let leg = tokio::task::spawn_blocking(move || Leg::open(parts)).await?;
+    let leg = crate::background::spawn_blocking(move || Leg::open(parts)).await?;
     let progress = leg.watch_progress();
     stage.spawn(|stop| Box::pin(async move { leg.run(stop).await.map_err(failed) }));
     Ok((view, progress))

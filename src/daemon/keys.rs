@@ -9,7 +9,7 @@ use crate::digest::keys::{FileKeys, Keys, KmsKeys};
 /// Opens them, and makes their directory when there is none. AWS KMS is asked nothing yet.
 pub async fn open(config: &Config) -> Result<Keys, DaemonError> {
     let directory = config.key_dir();
-    let files = tokio::task::spawn_blocking(move || FileKeys::open(&directory)).await??;
+    let files = crate::background::spawn_blocking(move || FileKeys::open(&directory)).await??;
     let Some(key_id) = config.digest.kms_key_id.clone() else {
         return Ok(Keys::Files(files));
     };

@@ -11,7 +11,7 @@ use crate::history;
 use crate::ingest::dedup::{Sidecars, Window};
 use crate::ledger::Replay;
 use crate::snapshot;
-use crate::wal::{self, DiskReserve, Position, RealDisk, Wal};
+use crate::wal::{self, Disk, DiskReserve, Position, Wal};
 
 const MIB: usize = 1 << 20;
 
@@ -35,7 +35,11 @@ pub struct Logs {
 
 impl Logs {
     /// Blocking.
-    pub fn open(config: &Config, metrics: wal::Metrics) -> Result<Self, DaemonError> {
+    pub fn open(
+        config: &Config,
+        disk: Arc<dyn Disk>,
+        metrics: wal::Metrics,
+    ) -> Result<Self, DaemonError> {
         let data_dir = &config.data_dir;
         let unusable = |source| DaemonError::DataDir {
             path: data_dir.clone(),
@@ -58,7 +62,6 @@ impl Logs {
             disk_reserve: DiskReserve::None,
             queue_bytes: 64 * MIB,
         };
-        let disk = Arc::new(RealDisk);
         let (ledger, recovery) = Wal::open_beyond(
             disk.clone(),
             options,
@@ -143,7 +146,7 @@ fn identity(data_dir: &Path) -> std::io::Result<[u8; 16]> {
         }
     }
     let mut identity = [0; 16];
-    getrandom::fill(&mut identity).map_err(std::io::Error::other)?;
+    crate::random::fill(&mut identity).map_err(std::io::Error::other)?;
     snapshot::replace(&path, hex::encode(identity).as_bytes())?;
     Ok(identity)
 }

@@ -38,6 +38,9 @@ mod trim;
 mod routes;
 mod status;
 
+#[cfg(test)]
+mod simulation;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -70,7 +73,7 @@ use crate::telemetry::disk::Disk;
 use crate::telemetry::metrics::Registry;
 use crate::telemetry::systemd;
 use crate::trail::Trail;
-use crate::wal::{self, DirLock, Wal};
+use crate::wal::{self, DirLock, RealDisk, Wal};
 
 use delivery::{Delivery, Views};
 use legs::Ground;
@@ -198,6 +201,11 @@ pub struct Daemon {
 impl Daemon {
     /// Starts everything; when this returns, events are accepted.
     pub async fn start(config: &Config) -> Result<Self, DaemonError> {
+        Self::start_on(config, Arc::new(RealDisk)).await
+    }
+
+    /// The logs are on this disk.
+    async fn start_on(config: &Config, disk: Arc<dyn wal::Disk>) -> Result<Self, DaemonError> {
         let data_dir = &config.data_dir;
         let unusable = |source| DaemonError::DataDir {
             path: data_dir.clone(),
@@ -207,7 +215,7 @@ impl Daemon {
         let lock = DirLock::acquire(data_dir)?;
 
         let tls = match config.listen.tls.clone() {
-            Some(files) => Some(tokio::task::spawn_blocking(|| Tls::open(files)).await??),
+            Some(files) => Some(crate::background::spawn_blocking(|| Tls::open(files)).await??),
             None => None,
         };
         let sockets = Sockets::bind(config, tls.clone()).await?;
@@ -249,7 +257,8 @@ impl Daemon {
 
         let opened = {
             let config = config.clone();
-            tokio::task::spawn_blocking(move || Logs::open(&config, journal_metrics)).await??
+            crate::background::spawn_blocking(move || Logs::open(&config, disk, journal_metrics))
+                .await??
         };
         let Logs {
             identity,
@@ -265,7 +274,9 @@ impl Daemon {
         let trails = {
             let (data_dir, configured) = (data_dir.clone(), trails::of(config));
             let open = move || registry::Registry::open(&data_dir, configured);
-            tokio::task::spawn_blocking(open).await?.map_err(unusable)?
+            crate::background::spawn_blocking(open)
+                .await?
+                .map_err(unusable)?
         };
 
         if let Some(Listener::Tcp(listener)) = sockets.store {
@@ -430,7 +441,7 @@ impl Daemon {
         let Some(tls) = self.tls.clone() else {
             return;
         };
-        if let Err(error) = tokio::task::spawn_blocking(move || tls.look_again()).await {
+        if let Err(error) = crate::background::spawn_blocking(move || tls.look_again()).await {
             tracing::error!(%error, "cannot look at the certificate");
         }
     }
@@ -476,7 +487,7 @@ impl Daemon {
         self.legs.stop(self.legs_patience()).await;
         self.rest.stop(REST_PATIENCE).await;
         let (journal, ledger) = (self.journal.clone(), self.ledger.clone());
-        let closed = tokio::task::spawn_blocking(move || {
+        let closed = crate::background::spawn_blocking(move || {
             journal.close();
             ledger.close();
         });
@@ -519,7 +530,7 @@ async fn serve_store(
     listener: TcpListener,
     stop: CancellationToken,
 ) -> Result<(), DaemonError> {
-    let opening = tokio::task::spawn_blocking(|| store::Store::open(directory));
+    let opening = crate::background::spawn_blocking(|| store::Store::open(directory));
     let Some(store) = stop.run_until_cancelled(opening).await else {
         return Ok(());
     };

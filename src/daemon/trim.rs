@@ -117,7 +117,7 @@ impl Trimmer {
             .await
             .is_some()
         {
-            let trimmed = tokio::task::spawn_blocking(move || {
+            let trimmed = crate::background::spawn_blocking(move || {
                 let cuts = self.trim();
                 (self, cuts)
             });

@@ -188,6 +188,10 @@ impl fmt::Debug for KeyPair {
 impl KeyPair {
     /// A new pair of 2048 bits. Takes about a tenth of a second of the processor.
     pub fn generate() -> Result<Self, KeyError> {
+        #[cfg(test)]
+        if let Some(pair) = crate::simulation::key_pair() {
+            return Ok(pair);
+        }
         let pair = rsa::KeyPair::generate(KeySize::Rsa2048);
         pair.map(Self::from).map_err(|_| KeyError::Generate)
     }
@@ -245,7 +249,7 @@ impl Signer for Arc<KeyPair> {
 
     async fn sign(&self, text: &str) -> Result<Signature, SignError> {
         let (pair, text) = (Self::clone(self), text.to_owned());
-        let signing = tokio::task::spawn_blocking(move || KeyPair::sign(&pair, &text));
+        let signing = crate::background::spawn_blocking(move || KeyPair::sign(&pair, &text));
         Ok(signing.await.map_err(|_| SignError::Stopping)??)
     }
 }

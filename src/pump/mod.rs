@@ -36,6 +36,8 @@ pub struct Tail {
     reading: Option<JoinHandle<(Reader, Result<Chunk, ReadError>)>>,
     /// After a failed read: when to try again.
     paused_until: Option<Instant>,
+    #[cfg(test)]
+    moves: crate::wal::Moves,
 }
 
 impl Tail {
@@ -52,6 +54,8 @@ impl Tail {
             reader: Some(log.reader()),
             reading: None,
             paused_until: None,
+            #[cfg(test)]
+            moves: log.moves(),
         }
     }
 
@@ -85,6 +89,8 @@ impl Tail {
             }
             if self.reading.is_none() {
                 let next = self.next;
+                #[cfg(test)]
+                self.moves.beyond(next).await;
                 self.durable
                     .wait_for(|durable| *durable > next)
                     .await
@@ -94,7 +100,7 @@ impl Tail {
                 };
                 let chunk_bytes = self.chunk_bytes;
                 // Page cache or disk, it blocks either way.
-                self.reading = Some(tokio::task::spawn_blocking(move || {
+                self.reading = Some(crate::background::spawn_blocking(move || {
                     let chunk = reader.read(next, chunk_bytes);
                     (reader, chunk)
                 }));

@@ -210,7 +210,7 @@ impl Registry {
         E: From<NotKept> + Send + 'static,
     {
         let shared = self.shared.clone();
-        let made = tokio::task::spawn_blocking(move || shared.make(decide));
+        let made = crate::background::spawn_blocking(move || shared.make(decide));
         made.await.unwrap_or_else(|error| {
             let path = self.shared.path.clone();
             let source = io::Error::other(error);

@@ -80,7 +80,7 @@ impl Log {
             last_sync: Duration::ZERO,
             draw_salt: || {
                 let mut salt = [0; 8];
-                getrandom::fill(&mut salt).map(|()| salt)
+                crate::random::fill(&mut salt).map(|()| salt)
             },
         }
     }

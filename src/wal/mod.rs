@@ -68,6 +68,8 @@ pub use lock::{DirLock, LockError};
 pub use reader::{Chunk, EachFrame, Reader};
 pub use writer::{Admitted, Appending, Permit};
 
+#[cfg(test)]
+pub use writer::Moves;
 use writer::{Parts, Shared};
 
 /// Where a frame starts, in bytes since the log's beginning. Positions only grow, are never used twice, and survive trimming.
@@ -196,6 +198,8 @@ pub struct Wal {
 struct Owner {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    #[cfg(test)]
+    simulated: Option<writer::Simulated>,
 }
 
 impl Wal {
@@ -258,6 +262,19 @@ impl Wal {
             durable: Position(recovered.next_base),
         }));
         shared.count_bytes();
+        #[cfg(test)]
+        if crate::simulation::is_on() {
+            let simulated = Some(writer::Simulated::start(&shared, log));
+            let owner = Owner {
+                shared,
+                thread: Mutex::new(None),
+                simulated,
+            };
+            let wal = Self {
+                owner: Arc::new(owner),
+            };
+            return Ok((wal, report));
+        }
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("wal".to_owned())
@@ -269,6 +286,8 @@ impl Wal {
         let owner = Owner {
             shared,
             thread: Mutex::new(Some(thread)),
+            #[cfg(test)]
+            simulated: None,
         };
         let wal = Self {
             owner: Arc::new(owner),
@@ -298,6 +317,11 @@ impl Wal {
     /// The end of what is durable: every frame before it survives a power loss.
     pub fn durable(&self) -> Position {
         *self.owner.shared.durable.borrow()
+    }
+
+    #[cfg(test)]
+    pub fn moves(&self) -> Moves {
+        Moves::of(&self.owner.shared)
     }
 
     pub fn watch_durable(&self) -> tokio::sync::watch::Receiver<Position> {
@@ -407,6 +431,10 @@ impl Wal {
 impl Owner {
     fn close(&self) {
         self.shared.close();
+        #[cfg(test)]
+        if let Some(owner) = &self.simulated {
+            owner.close(&self.shared);
+        }
         let Some(thread) = writer::lock(&self.thread).take() else {
             return;
         };

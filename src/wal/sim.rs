@@ -76,6 +76,11 @@ impl SimDisk {
         self.state().stop_at = Some(operation);
     }
 
+    /// Nothing works from now on.
+    pub fn stop(&self) {
+        self.state().stopped = true;
+    }
+
     /// Fails the `nth` (from 1, counted from now) operation of its kind with this error number.
     pub fn fail(&self, operation: Operation, nth: u64, errno: rustix::io::Errno) {
         let mut state = self.state();

@@ -41,6 +41,11 @@ pub(super) struct Shared {
     pub failure: watch::Sender<Option<String>>,
     queue: Mutex<Queue>,
     wake: Condvar,
+    #[cfg(test)]
+    woken: tokio::sync::Notify,
+    /// Told when the durable end has moved, in a simulation.
+    #[cfg(test)]
+    moved: tokio::sync::Notify,
     room: Arc<Semaphore>,
     queue_bytes: u32,
     /// Bytes that were permitted and are not yet written or given back.
@@ -135,6 +140,10 @@ impl Shared {
             failure: watch::Sender::new(None),
             queue: Mutex::default(),
             wake: Condvar::new(),
+            #[cfg(test)]
+            woken: tokio::sync::Notify::new(),
+            #[cfg(test)]
+            moved: tokio::sync::Notify::new(),
             room: Arc::new(Semaphore::new(queue_bytes as usize)),
             queue_bytes,
             pending_bytes: AtomicU64::new(0),
@@ -155,9 +164,15 @@ impl Shared {
         self.began + Duration::from_millis(self.heartbeat.load(Ordering::Relaxed))
     }
 
+    fn wake_owner(&self) {
+        self.wake.notify_one();
+        #[cfg(test)]
+        self.woken.notify_one();
+    }
+
     pub fn roll(&self) {
         lock(&self.queue).roll = true;
-        self.wake.notify_one();
+        self.wake_owner();
     }
 
     /// Asks for a roll when it would change something.
@@ -172,7 +187,7 @@ impl Shared {
     pub fn close(&self) {
         lock(&self.queue).closed = true;
         self.room.close();
-        self.wake.notify_one();
+        self.wake_owner();
     }
 
     /// Why nothing is taken: it failed, or it was closed.
@@ -254,7 +269,7 @@ impl Shared {
         queue.batches.push(batch);
         queue.waiters.push(waiter);
         drop(queue);
-        self.wake.notify_one();
+        self.wake_owner();
         Appending(State::Queued {
             receiver,
             shared: Arc::clone(self),
@@ -362,6 +377,48 @@ pub(super) fn run(shared: &Shared, mut log: Log) {
         if round.closed && batches.is_empty() {
             return;
         }
+    }
+}
+
+/// The owner of a log in a simulation: a task, since a thread would write whenever it likes.
+#[cfg(test)]
+#[derive(Debug, Clone)]
+pub(super) struct Simulated(Arc<Mutex<Log>>);
+
+#[cfg(test)]
+impl Simulated {
+    pub fn start(shared: &Arc<Shared>, log: Log) -> Self {
+        let owner = Self(Arc::new(Mutex::new(log)));
+        let (own, shared) = (owner.clone(), Arc::clone(shared));
+        drop(tokio::spawn(async move {
+            loop {
+                shared.woken.notified().await;
+                crate::simulation::pause().await;
+                own.go_round(&shared);
+            }
+        }));
+        owner
+    }
+
+    /// Does what there is to do.
+    fn go_round(&self, shared: &Shared) {
+        let (mut batches, mut waiters) = (Vec::new(), Vec::new());
+        let wants_roll = {
+            let mut queue = lock(&shared.queue);
+            std::mem::swap(&mut queue.batches, &mut batches);
+            std::mem::swap(&mut queue.waiters, &mut waiters);
+            std::mem::take(&mut queue.roll)
+        };
+        let mut log = lock(&self.0);
+        if wants_roll {
+            roll(shared, &mut log);
+        }
+        commit(shared, &mut log, &mut batches, &mut waiters);
+    }
+
+    /// Writes what is queued; nothing more is taken by then.
+    pub fn close(&self, shared: &Shared) {
+        self.go_round(shared);
     }
 }
 
@@ -499,6 +556,35 @@ fn publish(shared: &Shared, log: &Log) {
         durable.0 = durable.0.max(log.end());
         moved
     });
+    #[cfg(test)]
+    shared.moved.notify_waiters();
+}
+
+/// The moves of a log's durable end in a simulation. Tokio wakes the receivers of a watch in an order that it draws itself, and no seed decides; those who
+/// wait for these are woken in the order in which they came.
+#[cfg(test)]
+#[derive(Debug)]
+pub struct Moves(Option<Arc<Shared>>);
+
+#[cfg(test)]
+impl Moves {
+    pub(super) fn of(shared: &Arc<Shared>) -> Self {
+        Self(crate::simulation::is_on().then(|| Arc::clone(shared)))
+    }
+
+    /// Waits until something beyond `position` is durable. Outside of a simulation it waits for nothing.
+    pub async fn beyond(&self, position: Position) {
+        let Some(shared) = &self.0 else {
+            return;
+        };
+        loop {
+            let moved = shared.moved.notified();
+            if *shared.durable.borrow() > position {
+                return;
+            }
+            moved.await;
+        }
+    }
 }
 
 impl Shared {

@@ -302,4 +302,4 @@ fn cannot_verify(error: anyhow::Error) -> Failure {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -362,6 +362,29 @@ impl World {
     }
 }
 
+/// What `traild verify` would say at `now` (seconds since 1970) of a bucket: each failure, and how many digests and log files are valid.
+pub async fn verified(
+    memory: Memory,
+    bucket: &str,
+    keys: Vec<PublicKey>,
+    now: i64,
+) -> (Vec<String>, u64, u64) {
+    let mut world = World::empty();
+    world.keys = keys;
+    world.asked.bucket = bucket.to_owned();
+    world.asked.now = now;
+    let source = Source::Memory(Arc::new(memory));
+    let reports = world.check_in(source).await.unwrap();
+    let findings = reports.iter().flat_map(|it| &it.findings);
+    let failures = findings
+        .filter(|it| it.is_failure())
+        .map(Finding::to_string);
+    let chains = || reports.iter().flat_map(|it| &it.chains);
+    let digests = chains().map(|it| it.digests.valid + it.backfill.valid);
+    let logs = chains().map(|it| it.logs.valid);
+    (failures.collect(), digests.sum(), logs.sum())
+}
+
 fn inflated(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut plain = Vec::new();
     MultiGzDecoder::new(bytes).read_to_end(&mut plain).ok()?;

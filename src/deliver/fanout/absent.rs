@@ -58,7 +58,7 @@ impl Absent {
             "leg is still not configured, it is forgotten with what it has not delivered"
         );
         let file = self.found.file;
-        let removed = tokio::task::spawn_blocking(move || file.remove()).await;
+        let removed = crate::background::spawn_blocking(move || file.remove()).await;
         if let Ok(Err(error)) = removed {
             tracing::error!(leg = self.found.stem, %error, "cannot remove the place of a leg");
         }

@@ -118,7 +118,7 @@ pub(super) async fn encode(
         let processor = processor.expect("processors: their semaphore is never closed");
         let journal = journal.clone();
         let (json_bytes, positions) = (batch.json_bytes, batch.positions.clone());
-        tokio::task::spawn_blocking(move || {
+        background::spawn_blocking(move || {
             let _processor = processor;
             let compressors = &maker.0.compressors;
             background::run(|| file_of(&positions, json_bytes, &journal, compressors))

@@ -118,7 +118,7 @@ impl FileKeys {
         work: impl FnOnce(&mut Directory) -> T + Send + 'static,
     ) -> Result<T, KeysError> {
         let directory = Arc::clone(&self.directory);
-        let task = tokio::task::spawn_blocking(move || {
+        let task = crate::background::spawn_blocking(move || {
             // What it remembers is what is on disk, after each step.
             work(&mut directory.lock().unwrap_or_else(PoisonError::into_inner))
         });

@@ -372,7 +372,8 @@ impl Writer {
             "the newest digest files are of a time that the clock is far from: it must have been wrong. New chains begin"
         );
         let (spool, number, written) = (self.spool.clone(), self.newest + 1, state.clone());
-        let written = tokio::task::spawn_blocking(move || spool.write(number, &written, &[])).await;
+        let written =
+            crate::background::spawn_blocking(move || spool.write(number, &written, &[])).await;
         match written {
             Ok(Ok(())) => {
                 self.newest = number;
@@ -416,7 +417,7 @@ impl Writer {
         digests: Vec<Sealed>,
     ) -> impl Future<Output = Result<Drafts, SealError>> + Send + use<> {
         let (spool, number) = (self.spool.clone(), self.newest + 1);
-        let written = tokio::task::spawn_blocking(move || {
+        let written = crate::background::spawn_blocking(move || {
             spool.write(number, &drafts.state, &digests)?;
             Ok(drafts)
         });
@@ -472,7 +473,7 @@ impl Writer {
         };
         let (uploader, spool) = (self.uploader.clone(), self.spool.clone());
         self.uploads.spawn(async move {
-            let read = tokio::task::spawn_blocking(move || spool.digests(number)).await;
+            let read = crate::background::spawn_blocking(move || spool.digests(number)).await;
             let (is_complete, done) = match read {
                 Ok(Ok(Some(digests))) => uploader.deliver(digests, done).await,
                 // It is told, and kept for whoever wants to look.
@@ -517,7 +518,7 @@ impl Writer {
 
 /// Notes that a window is delivered. When that fails, it is delivered again after the next start.
 async fn note(window: u64, noting: impl FnOnce() -> io::Result<()> + Send + 'static) {
-    match tokio::task::spawn_blocking(noting).await {
+    match crate::background::spawn_blocking(noting).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(
             window, %error,

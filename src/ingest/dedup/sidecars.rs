@@ -161,7 +161,7 @@ impl Sidecars {
             }
         }
         let mut secret = [0; SECRET_BYTES];
-        getrandom::fill(&mut secret).map_err(io::Error::other)?;
+        crate::random::fill(&mut secret).map_err(io::Error::other)?;
         snapshot::replace(&path, &secret)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
         Ok(Secret::new(secret))

@@ -164,7 +164,7 @@ impl<D: Destination> Leg<D> {
     /// Whether dead letters could be written. If not, it is told.
     pub(super) async fn bury_once(&mut self, letters: Arc<[Letter]>) -> Result<bool, LegError> {
         let files = self.letters.clone();
-        let written = tokio::task::spawn_blocking(move || files.append(&letters)).await?;
+        let written = crate::background::spawn_blocking(move || files.append(&letters)).await?;
         if let Err(error) = &written {
             let leg = self.view.leg();
             tracing::error!(
@@ -183,7 +183,7 @@ impl<D: Destination> Leg<D> {
         let files = self.letters.clone();
         let Memory { trail, replay, .. } = self.memory.clone();
         let (mut file, bytes) = (self.replay.take(), self.chunk_bytes);
-        let looked = tokio::task::spawn_blocking(move || {
+        let looked = crate::background::spawn_blocking(move || {
             let handed = look(&files, &trail, &mut file, replay, bytes);
             (file, handed)
         });

@@ -505,7 +505,7 @@ impl<D: Destination> Leg<D> {
     async fn save(&mut self) -> Result<(), LegError> {
         if self.has_moved || !self.is_saved {
             let (file, memory) = (self.memory_file.clone(), self.memory.clone());
-            let written = tokio::task::spawn_blocking(move || file.write(&memory)).await?;
+            let written = crate::background::spawn_blocking(move || file.write(&memory)).await?;
             if let Err(error) = written {
                 self.tell_unsaved(&error);
                 return Ok(());
