@@ -13,7 +13,7 @@ mod send;
 mod status;
 mod trust;
 mod validate;
-mod verify;
+pub(crate) mod verify;
 
 use std::fmt::Display;
 use std::io::{self, Write};
