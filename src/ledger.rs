@@ -126,6 +126,19 @@ pub struct Totals {
     pub lost: u64,
 }
 
+impl Totals {
+    /// They only tell: one that cannot go on is no reason not to start.
+    fn add(&mut self, settled: &Settled) {
+        let add = |total: &mut u64, more: u64| *total = total.saturating_add(more);
+        add(&mut self.lost, settled.lost.into());
+        if let Some(object) = &settled.object {
+            add(&mut self.events, object.events.into());
+            add(&mut self.objects, 1);
+            add(&mut self.object_bytes, object.bytes);
+        }
+    }
+}
+
 /// A [`Stream`] as the ledger spells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamName(pub Stream);
@@ -332,12 +345,7 @@ impl TrailState {
             }
             Entry::Settled(settled) => {
                 self.pending.remove(&settled.id());
-                self.totals.lost += u64::from(settled.lost);
-                if let Some(object) = settled.object {
-                    self.totals.events += u64::from(object.events);
-                    self.totals.objects += 1;
-                    self.totals.object_bytes += object.bytes;
-                }
+                self.totals.add(&settled);
             }
             Entry::Checkpoint(checkpoint) => {
                 self.horizon = self.horizon.max(checkpoint.horizon);

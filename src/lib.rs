@@ -92,6 +92,8 @@ pub mod background;
 #[cfg(test)]
 mod campaign;
 pub mod clock;
+#[cfg(test)]
+mod fuzz;
 mod random;
 #[cfg(test)]
 mod simulation;

@@ -316,4 +316,4 @@ impl Recorded {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -23,15 +23,15 @@ const ORGANIZATIONS: &str = "AWSOrganizationsV20161128";
 
 /// An answer, read as botocore reads it.
 #[derive(Debug)]
-struct Read {
-    status: u16,
+pub(crate) struct Read {
+    pub status: u16,
     headers: HeaderMap,
     body: Value,
 }
 
 impl Read {
     /// The name of the error, and that everything a client relies on is there.
-    fn code(&self) -> &str {
+    pub fn code(&self) -> &str {
         let Some(code) = self.body["__type"].as_str() else {
             panic!("no error: {self:?}");
         };
@@ -42,7 +42,7 @@ impl Read {
     }
 }
 
-fn request(target: &str, body: impl Into<Vec<u8>>) -> Request<Full<Bytes>> {
+pub(crate) fn request(target: &str, body: impl Into<Vec<u8>>) -> Request<Full<Bytes>> {
     Request::post("/")
         .header(protocol::TARGET, target)
         .header(CONTENT_TYPE, protocol::CONTENT_TYPE)
@@ -50,7 +50,7 @@ fn request(target: &str, body: impl Into<Vec<u8>>) -> Request<Full<Bytes>> {
         .unwrap()
 }
 
-async fn send(api: &Api, request: Request<Full<Bytes>>) -> Read {
+pub(crate) async fn send(api: &Api, request: Request<Full<Bytes>>) -> Read {
     let (head, body) = request.into_parts();
     let door = Door::new(
         api.home.account,
@@ -82,11 +82,11 @@ async fn ask(api: &Api, target: &str, body: impl Into<Vec<u8>>) -> Read {
     send(api, request(target, body)).await
 }
 
-fn cloudtrail(operation: &str) -> String {
+pub(crate) fn cloudtrail(operation: &str) -> String {
     format!("{LONG}.{operation}")
 }
 
-pub(super) struct Fixture {
+pub(crate) struct Fixture {
     directory: tempfile::TempDir,
     trails: Vec<Trail>,
     preflight: Arc<preflight::fake::Told>,
@@ -95,7 +95,7 @@ pub(super) struct Fixture {
 }
 
 impl Fixture {
-    pub(super) fn new(trails: Vec<Trail>) -> Self {
+    pub(crate) fn new(trails: Vec<Trail>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         Self {
             directory,
@@ -121,7 +121,7 @@ impl Fixture {
         self.directory.path()
     }
 
-    pub(super) fn api(&self) -> Api {
+    pub(crate) fn api(&self) -> Api {
         let registry = Registry::open(self.directory.path(), self.trails.clone()).unwrap();
         // Whatever changes, runs at once.
         registry.applied(u64::MAX);

@@ -13,7 +13,7 @@ pub mod answer;
 pub mod body;
 pub mod bounded;
 pub mod dedup;
-mod framing;
+pub(crate) mod framing;
 pub mod http;
 pub mod kubernetes;
 mod metrics;

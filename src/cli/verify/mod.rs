@@ -46,10 +46,10 @@
 //! ```
 
 mod check;
-mod content;
+pub(crate) mod content;
 mod keys;
 mod report;
-mod source;
+pub(crate) mod source;
 mod survey;
 
 use std::num::NonZeroUsize;

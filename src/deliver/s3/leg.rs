@@ -106,7 +106,8 @@ impl S3Leg {
             .pending
             .values()
             .map(|batch| u64::from(batch.positions.len()));
-        view.routed(totals.events + totals.lost + pending.sum::<u64>());
+        let taken = totals.events.saturating_add(totals.lost);
+        view.routed(pending.fold(taken, u64::saturating_add));
         view.delivered(totals.events, totals.objects, totals.object_bytes);
         view.dead_lettered(JOURNAL_DAMAGED, totals.lost);
         let ready = state.pending.keys().copied().collect();

@@ -125,6 +125,6 @@ fn shown(given: &str) -> String {
 }
 
 #[cfg(test)]
-mod model;
+pub(crate) mod model;
 #[cfg(test)]
 mod tests;
