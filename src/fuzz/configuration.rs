@@ -28,7 +28,7 @@ fn a_configuration_is_sound_or_its_mistakes_are_told_with_their_places() {
     .concat();
     fuzz(
         "configuration",
-        15_000,
+        2_000,
         &corpus("configuration"),
         &tokens,
         |text| {

@@ -121,7 +121,7 @@ fn an_entry_of_the_ledger_reads_back_as_what_it_was_read_as() {
         ],
     ]
     .concat();
-    fuzz("ledger", 60_000, &corpus("ledger"), &tokens, |frame| {
+    fuzz("ledger", 40_000, &corpus("ledger"), &tokens, |frame| {
         let entries: Vec<_> = decode(frame).filter_map(Result::ok).collect();
         let again: Vec<_> = decode(&encode(&entries)).map(Result::unwrap).collect();
         assert_eq!(again, entries);

@@ -22,6 +22,7 @@ mod policies;
 mod requests;
 mod selectors;
 mod signatures;
+mod store;
 
 use std::path::Path;
 use std::thread;

@@ -58,7 +58,7 @@ fn a_policy_is_understood_to_its_last_word_and_a_denial_wins() {
         ],
     ]
     .concat();
-    fuzz("policies", 40_000, &corpus("policies"), &tokens, |text| {
+    fuzz("policies", 25_000, &corpus("policies"), &tokens, |text| {
         let Ok(text) = std::str::from_utf8(text) else {
             return Input::Refused;
         };

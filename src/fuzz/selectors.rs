@@ -35,11 +35,11 @@ fn selectors_that_are_taken_are_given_back_and_choose_what_the_documents_say() {
         };
         let basic = EventSelector::list(given.clone()).and_then(Selectors::basic);
         let advanced = AdvancedEventSelector::list(given).and_then(Selectors::advanced);
-        for selectors in [basic, advanced].into_iter().flatten() {
-            check(&selectors, &events);
-            return Input::Understood;
-        }
-        Input::Refused
+        let Ok(selectors) = basic.or(advanced) else {
+            return Input::Refused;
+        };
+        check(&selectors, &events);
+        Input::Understood
     });
 }
 

@@ -406,4 +406,4 @@ fn response(outcome: Result<Vec<u8>, Error>, id: Uuid) -> Response<Full<Bytes>> 
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -10,15 +10,15 @@ use crate::auth::Door;
 use crate::ingest::fixture::{self, Knobs};
 use crate::server::Peer;
 
-const OWN: &str = "111122223333";
+pub(crate) const OWN: &str = "111122223333";
 const OTHER: &str = "444455556666";
-const ID: &str = "6464f5be-705b-4c51-b64c-d46643ff96dc";
+pub(crate) const ID: &str = "6464f5be-705b-4c51-b64c-d46643ff96dc";
 
-fn arn(account: &str, id: &str) -> String {
+pub(crate) fn arn(account: &str, id: &str) -> String {
     format!("arn:aws:cloudtrail:us-east-1:{account}:channel/{id}")
 }
 
-fn caller(account: &str) -> Caller {
+pub(crate) fn caller(account: &str) -> Caller {
     let (account, region) = (account.parse().unwrap(), "us-east-1".parse().unwrap());
     let door = Door::new(account, region, auth::Options::None, Vec::new());
     let (head, ()) = Request::new(()).into_parts();
@@ -28,7 +28,7 @@ fn caller(account: &str) -> Caller {
 }
 
 /// An API with one channel, [`ID`] of [`OWN`], and the ways in.
-async fn open(knobs: Knobs) -> (Fixture, Api, fixture::Fixture) {
+pub(crate) async fn open(knobs: Knobs) -> (Fixture, Api, fixture::Fixture) {
     let files = Fixture::new(Vec::new());
     let api = files.api();
     let ingest = fixture::open(&files.path().join("ways-in"), knobs);
@@ -40,11 +40,15 @@ async fn open(knobs: Knobs) -> (Fixture, Api, fixture::Fixture) {
     (files, api, ingest)
 }
 
-fn request(method: Method, channel: &str, body: String) -> Request<Full<Bytes>> {
+pub(crate) fn request(
+    method: Method,
+    channel: &str,
+    body: impl Into<Bytes>,
+) -> Request<Full<Bytes>> {
     Request::builder()
         .method(method)
         .uri(format!("/PutAuditEvents?channelArn={channel}"))
-        .body(Full::new(Bytes::from(body)))
+        .body(Full::new(body.into()))
         .unwrap()
 }
 
@@ -54,13 +58,13 @@ async fn put(api: &Api, ingest: &Ingest, caller: &Caller, channel: &str, body: V
     Read::of(answer.await).await
 }
 
-struct Read {
-    head: http::response::Parts,
-    body: Value,
+pub(crate) struct Read {
+    pub head: http::response::Parts,
+    pub body: Value,
 }
 
 impl Read {
-    async fn of(response: Response<Full<Bytes>>) -> Self {
+    pub async fn of(response: Response<Full<Bytes>>) -> Self {
         let (head, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         Self {
