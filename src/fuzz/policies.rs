@@ -95,13 +95,16 @@ fn a_policy_is_understood_to_its_last_word_and_a_denial_wins() {
         };
         assert!(statements.iter().all(all_known));
 
-        let mut denying = plain.clone();
-        denying["Statement"] = Value::Array(statements);
         let all = json!({"Effect": "Deny", "Action": "*", "Resource": "*"});
-        denying["Statement"].as_array_mut().unwrap().push(all);
-        let denying = Policy::parse(&denying.to_string(), &OF_PATHS).unwrap();
-        for decision in asked(|asked| denying.decide(asked)) {
-            assert_eq!(decision, Decision::Denied);
+        for place in [0, statements.len()] {
+            let mut denying = plain.clone();
+            let mut statements = statements.clone();
+            statements.insert(place, all.clone());
+            denying["Statement"] = Value::Array(statements);
+            let denying = Policy::parse(&denying.to_string(), &OF_PATHS).unwrap();
+            for decision in asked(|asked| denying.decide(asked)) {
+                assert_eq!(decision, Decision::Denied);
+            }
         }
         Input::Understood
     });
