@@ -234,6 +234,17 @@ impl Daemon {
         }
     }
 
+    /// Observations of a histogram so far, by their upper bounds in seconds, each with all below it.
+    pub fn histogram(&self, name: &str) -> Result<Vec<(f64, u64)>> {
+        let (_, text) = self.get("/metrics")?;
+        let prefix = format!("{name}_bucket{{le=\"");
+        let buckets = text.lines().filter_map(|line| {
+            let (bound, count) = line.strip_prefix(&prefix)?.split_once("\"} ")?;
+            Some((bound.replace('+', "").parse().ok()?, count.parse().ok()?))
+        });
+        Ok(buckets.collect())
+    }
+
     fn get(&self, path: &str) -> Result<(u16, String)> {
         let mut stream = TcpStream::connect(self.ops)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;

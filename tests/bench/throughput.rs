@@ -89,6 +89,9 @@ struct Turn {
     full_p99_ms: f64,
     half_p50_ms: f64,
     half_p99_ms: f64,
+    /// Of the same requests, from the append to the journal until it is durable, and its fdatasync: the bounds of histogram buckets.
+    half_append_p99_ms: f64,
+    half_fsync_p99_ms: f64,
     deflate_per_gb: f64,
     bare_p50_ms: f64,
     bare_p99_ms: f64,
@@ -219,7 +222,11 @@ fn turn(args: &Args, home: &Path, full: &Work, half: &Work, extras: Extras) -> R
     // The peak load is what is delivered, not the burst that the journal can swallow ahead of it.
     let rate = per_second(delivered_after) / 2.0 / args.events_per_body as f64;
     let posts = load::prepare(&half.bodies, signer.as_ref())?;
+    let [append, fsync] = ["traild_append_seconds", "traild_journal_fsync_seconds"];
+    let before = (daemon.histogram(append)?, daemon.histogram(fsync)?);
     let at_half = load::post(daemon.api, &posts, args.connections, Some(rate))?;
+    let half_append_p99_ms = p99_ms(&before.0, &daemon.histogram(append)?);
+    let half_fsync_p99_ms = p99_ms(&before.1, &daemon.histogram(fsync)?);
     daemon.wait_delivered((full.events.len() + half.events.len()) as u64, patience)?;
     verify(&sink.take(), half.events.len())?;
     let ready_ms = milliseconds(daemon.ready_after);
@@ -238,6 +245,8 @@ fn turn(args: &Args, home: &Path, full: &Work, half: &Work, extras: Extras) -> R
         full_p99_ms: milliseconds(at_full.percentile(99)),
         half_p50_ms: milliseconds(at_half.percentile(50)),
         half_p99_ms: milliseconds(at_half.percentile(99)),
+        half_append_p99_ms,
+        half_fsync_p99_ms,
         deflate_per_gb: deflate / gigabytes,
         bare_p50_ms: milliseconds(load::percentile(&bare, 50)),
         bare_p99_ms: milliseconds(load::percentile(&bare, 99)),
@@ -259,6 +268,21 @@ impl Display for Turn {
             self.peak_mib
         )
     }
+}
+
+/// The bound of the bucket that the 99th percentile of what was observed in between lies in, in milliseconds.
+fn p99_ms(before: &[(f64, u64)], after: &[(f64, u64)]) -> f64 {
+    let earlier = |bound: f64| {
+        let same = before.iter().find(|(of, _)| *of == bound);
+        same.map_or(0, |(_, count)| *count)
+    };
+    let between = |(bound, count): &(f64, u64)| (*bound, count - earlier(*bound));
+    let all = after.last().map_or(0, |last| between(last).1);
+    let reached = after
+        .iter()
+        .map(between)
+        .find(|(_, count)| count * 100 >= all * 99);
+    reached.map_or(0.0, |(bound, _)| bound * 1e3)
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
@@ -347,6 +371,13 @@ fn report(turns: &[Turn], bytes: f64, gzip: f64) {
             ratio(|turn| turn.half_p99_ms, |turn| turn.bare_p99_ms)
         ),
         "<= 3",
+    );
+    row(
+        "  of it until the journal is durable, ms",
+        format!("<= {:.1}", median(|turn| turn.half_append_p99_ms)),
+        format!("fdatasync <= {:.1}", median(|turn| turn.half_fsync_p99_ms)),
+        none(),
+        "",
     );
     row(
         "p50 of the answer at half load, ms",
