@@ -539,6 +539,14 @@ fn usual_window<'a>(valid: impl IntoIterator<Item = &'a Valid>) -> i64 {
     {
         windows.retain(|(_, length)| *length >= SHORTEST_INTERVAL);
     }
+    if windows.len() < TELLING
+        && windows
+            .iter()
+            .all(|(_, length)| *length < SHORTEST_INTERVAL)
+    {
+        // A chain that begins while the clock catches up: what it has says nothing yet.
+        return HOUR;
+    }
     windows.sort_unstable();
     let newest = windows.iter().rev().take(TELLING);
     let longest = newest.map(|(_, length)| *length).max();

@@ -531,9 +531,15 @@ fn world(seed: u64, lives: u64) -> World {
 
 #[test]
 fn whatever_strikes_the_daemon_nothing_is_lost_or_doubled_and_all_comes_to_rest() {
+    /// They have found something: `verify` took the first windows of a chain, a second each while the clock caught up, for its usual ones.
+    const TELLING: [u64; 3] = [
+        2_333_035_306_000_000_064,
+        2_333_035_306_000_000_105,
+        2_333_035_306_000_000_306,
+    ];
     let seeds = campaign::seeds(8);
     let mut faults = 0;
-    for seed in seeds.clone() {
+    for seed in TELLING.into_iter().chain(seeds.clone()) {
         let world = world(seed, 4);
         faults += world.faults();
     }
