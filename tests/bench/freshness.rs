@@ -88,6 +88,7 @@ fn ids_of(body: &[u8]) -> Vec<u128> {
 fn median_put(sink: &Sink, objects: &[(String, Object)]) -> Result<Duration> {
     let (_, object) = objects.first().context("no object")?;
     let mut connection = TcpStream::connect(sink.address)?;
+    connection.set_nodelay(true)?;
     let mut times = Vec::new();
     for number in 0..51 {
         let began = Instant::now();

@@ -113,7 +113,9 @@ class Cost:
         journal, ledger = damaging.frames(before / "journal"), damaging.frames(before / "ledger")
         self.events = {position: damaging.event_of(payload) for position, payload in journal.items()}
         self.lost = {events.event_id(self.events[at]) for at in damaging.spoilt(before / "journal", after / "journal")}
-        self.in_doubt = {trail: set() for trail in BUCKETS}
+        # A followed file whose place is lost is read again from its beginning; of an event whose frame is damaged nothing else is remembered.
+        places = [(folder / "inputs.json").read_bytes() for folder in (before, after)]
+        self.in_doubt = {trail: set(self.lost if places[0] != places[1] else ()) for trail in BUCKETS}
         sealed = {}
         spoilt = damaging.spoilt(before / "ledger", after / "ledger")
         for position, payload in ledger.items():
