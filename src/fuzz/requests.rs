@@ -95,7 +95,10 @@ fn each_audit_event_of_a_request_is_stored_or_named_as_failed() {
                 return Input::Refused;
             }
             let count = |list: &Value| list.as_array().unwrap().len();
-            let given: Value = serde_json::from_slice(body).unwrap();
+            // Members that are not known are passed over, half a surrogate pair in their names, too.
+            let Ok(given) = serde_json::from_slice::<Value>(body) else {
+                return Input::Refused;
+            };
             let (successful, failed) = (count(&told["successful"]), count(&told["failed"]));
             assert_eq!(stored.len(), successful, "{told}");
             assert_eq!(successful + failed, count(&given["auditEvents"]), "{told}");
