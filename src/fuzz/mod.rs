@@ -28,6 +28,8 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use http::{Request, request};
+
 use crate::campaign;
 use crate::wal::sim::Random;
 
@@ -97,6 +99,21 @@ pub fn corpus(target: &str) -> Vec<Vec<u8>> {
         .iter()
         .map(|path| std::fs::read(path).unwrap())
         .collect()
+}
+
+/// A request of HTTP as text: `METHOD TARGET`, a header a line, an empty line, the body. Nothing when no HTTP server would take it.
+fn parsed(text: &[u8]) -> Option<(request::Parts, &[u8])> {
+    let end = memchr::memmem::find(text, b"\n\n")?;
+    let mut lines = text[..end].split(|byte| *byte == b'\n');
+    let mut words = lines.next()?.splitn(2, |byte| *byte == b' ');
+    let (method, target) = (words.next()?, words.next()?);
+    let mut request = Request::builder().method(method).uri(target);
+    for line in lines {
+        let colon = memchr::memchr(b':', line)?;
+        request = request.header(&line[..colon], line[colon + 1..].trim_ascii());
+    }
+    let (head, ()) = request.body(()).ok()?.into_parts();
+    Some((head, &text[end + 2..]))
 }
 
 /// Shows `judge` the corpus, and a mutation of it for each seed. It panics at what must not be.

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use http::{Request, request};
+use http::request;
 
-use super::{Input, corpus, fuzz};
+use super::{Input, corpus, fuzz, parsed};
 use crate::auth::SecretKey;
 use crate::auth::sigv4::{Claim, Expected, Refused, Rules, Signer, SigningKey, pairs};
 use crate::clock::WallMillis;
@@ -33,21 +33,6 @@ fn signed(text: &[u8]) -> Vec<u8> {
     text.push(b'\n');
     text.extend(body);
     text
-}
-
-/// `METHOD TARGET`, a header a line, an empty line, the body. Nothing when no HTTP server would take it.
-fn parsed(text: &[u8]) -> Option<(request::Parts, &[u8])> {
-    let end = memchr::memmem::find(text, b"\n\n")?;
-    let mut lines = text[..end].split(|byte| *byte == b'\n');
-    let mut words = lines.next()?.splitn(2, |byte| *byte == b' ');
-    let (method, target) = (words.next()?, words.next()?);
-    let mut request = Request::builder().method(method).uri(target);
-    for line in lines {
-        let colon = memchr::memchr(b':', line)?;
-        request = request.header(&line[..colon], line[colon + 1..].trim_ascii());
-    }
-    let (head, ()) = request.body(()).ok()?.into_parts();
-    Some((head, &text[end + 2..]))
 }
 
 fn verify(head: &request::Parts, body: &[u8]) -> Result<(), Refused> {

@@ -11,20 +11,12 @@ use tokio_util::sync::CancellationToken;
 use super::{Input, corpus, fuzz};
 use crate::store::{Store, serve};
 
-/// `METHOD TARGET`, a header a line, an empty line, the body. Nothing when no client could send it.
+/// The request of such a text, nothing when this client could not send it.
 fn parsed(text: &[u8]) -> Option<Request<Full<Bytes>>> {
-    let end = memchr::memmem::find(text, b"\n\n")?;
-    let mut lines = text[..end].split(|byte| *byte == b'\n');
-    let mut words = lines.next()?.splitn(2, |byte| *byte == b' ');
-    let (method, target) = (words.next()?, words.next()?);
-    let mut request = Request::builder().method(method).uri(target);
-    for line in lines {
-        let colon = memchr::memchr(b':', line)?;
-        request = request.header(&line[..colon], line[colon + 1..].trim_ascii());
-    }
-    let body = Bytes::copy_from_slice(&text[end + 2..]);
+    let (head, body) = super::parsed(text)?;
+    let body = Bytes::copy_from_slice(body);
     let length = HeaderValue::from(body.len());
-    let mut request = request.body(Full::new(body)).ok()?;
+    let mut request = Request::from_parts(head, Full::new(body));
     request.headers_mut().insert(CONTENT_LENGTH, length);
     let framed = ["transfer-encoding", "connection", "expect", "upgrade", "te"];
     let is_ours = !framed

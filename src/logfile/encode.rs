@@ -43,7 +43,7 @@ pub struct Builder {
 impl Builder {
     /// A file of about `json_bytes` of events, commas included.
     pub fn with_capacity(json_bytes: usize, compressors: &Compressors) -> io::Result<Self> {
-        let mut content = compressors.content(OPEN.len() + json_bytes + CLOSE.len())?;
+        let mut content = taken(&compressors.spare, OPEN.len() + json_bytes + CLOSE.len())?;
         content.extend(OPEN)?;
         Ok(Self {
             content,
@@ -125,10 +125,6 @@ impl Compressors {
     pub fn release(&self) {
         lock(&self.spare).clear();
         lock(&self.bounds).clear();
-    }
-
-    fn content(&self, bytes: usize) -> io::Result<Buffer> {
-        taken(&self.spare, bytes)
     }
 
     fn gzip(&self, content: &[u8]) -> io::Result<Vec<u8>> {
